@@ -1,0 +1,320 @@
+"""The configuration: `config.yaml`, overridden by `CLEARFILM_…` variables, frozen, unknown keys refused."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from clearfilm.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "CLEARFILM_"
+Port = Annotated[int, Field(ge=1, le=65535)]
+ListenPort = Annotated[int, Field(ge=0, le=65535, description="0: any free port (tests).")]
+
+
+def _check_ae_title(value: str) -> str:
+    # PS3.5 6.2: default repertoire without control characters and backslash; outer spaces do not count.
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16:
+        raise ValueError("an AE title has 1 to 16 characters")
+    if any(not 0x20 <= ord(character) <= 0x7E or character == "\\" for character in title):
+        raise ValueError("an AE title has printable ASCII characters only, without backslash")
+    return title
+
+
+def _check_network(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_check_ae_title)]
+Network = Annotated[str, AfterValidator(_check_network)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Database(Section):
+    """Where the tables are."""
+
+    url: str | None = None
+    """SQLAlchemy URL of a PostgreSQL server; null: SQLite in the data folder."""
+    backups: int = Field(7, ge=0, le=365)
+    """Daily SQLite backups to keep; 0 switches them off. Back PostgreSQL up with its own tools."""
+
+
+class Node(Section):
+    """The listener's own address."""
+
+    ae_title: AETitle = "CLEARFILM"
+    """The title that senders must call."""
+    address: str = "127.0.0.1"
+    """Address to listen on; never all interfaces unless you say so."""
+    port: ListenPort = 11112
+    """TCP port; 11112 is registered for DICOM."""
+    processes: int = Field(2, ge=1, le=16)
+    """Listener processes that share the port (SO_REUSEPORT)."""
+
+
+class Listener(Section):
+    """Limits of the listener; reasons in the administrator's guide."""
+
+    maximum_connections: int = Field(64, ge=1, le=400)
+    """Open connections per process; more are closed at once."""
+    maximum_connections_per_address: int = Field(32, ge=1, le=400)
+    """Of these, from one address."""
+    maximum_object_megabytes: int = Field(256, ge=1, le=2048)
+    """Largest data set that is taken."""
+    association_timeout_seconds: float = Field(10, gt=0)
+    """From connect to a complete A-ASSOCIATE-RQ."""
+    pdu_timeout_seconds: float = Field(10, gt=0)
+    """From the first to the last byte of one PDU."""
+    idle_timeout_seconds: float = Field(60, gt=0)
+    """An association without a message is ended after this time."""
+    echo_from_anyone: bool = False
+    """Answer C-ECHO also to titles that are not listed as senders."""
+
+
+class Sender(Section):
+    """Who may send films. Everybody else is refused."""
+
+    name: str = Field(min_length=1, max_length=64)
+    """Shown in lists and logs."""
+    ae_title: AETitle
+    """Calling AE title; "*" takes any title from the addresses below."""
+    addresses: tuple[Network, ...] = Field(min_length=1)
+    """Addresses or networks (CIDR) that this sender calls from."""
+    secondary_capture: bool = False
+    """Take Secondary Capture images from this sender (film scanners)."""
+
+
+class Destination(Section):
+    """Where results go."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    """Short name; the database knows the destination by it."""
+    ae_title: AETitle
+    """AE title to call."""
+    host: str = Field(min_length=1)
+    """Host name or address."""
+    port: Port
+    """TCP port."""
+    connect_timeout_seconds: float = Field(5, gt=0)
+    """Longest wait for a connection."""
+    timeout_seconds: float = Field(60, gt=0)
+    """Longest wait for one answer."""
+    storage_commitment: bool = True
+    """Ask for storage commitment where the destination offers it (PS3.4 J)."""
+    retry_hours: float = Field(72, gt=0)
+    """How long an unreachable destination is tried before the delivery fails visibly."""
+
+
+class Study(Section):
+    """When a study is concluded."""
+
+    quiet_seconds: float = Field(10, ge=0, le=3600)
+    """A study is concluded when no film has come for this long."""
+
+
+class Worker(Section):
+    """The analysing process."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$")
+    """auto: cuda when there is one."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 where the processor multiplies it natively, otherwise fp32."""
+    batch_size: int = Field(8, ge=1, le=256)
+    """Most films in one forward pass."""
+    threads: int = Field(0, ge=0, le=256)
+    """CPU threads of the network; 0: all cores."""
+    decoders: int = Field(1, ge=1, le=32)
+    """Decoder child processes."""
+    decode_timeout_seconds: float = Field(20, gt=0)
+    """Longest time for decoding one film."""
+    decode_memory_megabytes: int = Field(2048, ge=512)
+    """Address space of one decoder child."""
+    unknown_age: Literal["analyse", "refuse"] = "analyse"
+    """Films whose header gives neither age nor birth date."""
+
+
+class Heatmap(Section):
+    """The map of evidence."""
+
+    method: Literal["cam", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM"] = (
+        "cam"
+    )
+    """cam: from the forward pass itself, equal to GradCAM here; the others are pytorch-grad-cam's."""
+
+
+class Model(Section):
+    """The first model."""
+
+    bundle: Path = Path("models/reference")
+    """Used at the first start only; later the database says which bundle is active."""
+
+
+class Results(Section):
+    """What is written into Secondary Captures and reports."""
+
+    manufacturer: str = Field("Clearfilm", min_length=1, max_length=64)
+    institution_name: str | None = Field(None, max_length=64)
+    secondary_capture_edge: int = Field(1024, ge=512, le=4096)
+    """Longest side of the Secondary Capture, pixels."""
+
+
+class Retention(Section):
+    """How long films and results are kept; by time of reception."""
+
+    days: int = Field(0, ge=0, le=36500)
+    """Delete concluded and delivered studies after this many days; 0: keep all."""
+
+
+class Disk(Section):
+    """The disk guard. The larger of the two marks counts."""
+
+    low_water_percent: float = Field(10, ge=0, le=90)
+    """Refuse films (0xA700) below this share of free space …"""
+    low_water_gigabytes: float = Field(5, ge=0)
+    """… or below this much."""
+
+
+class Worklist(Section):
+    """The web pages."""
+
+    address: str = "127.0.0.1"
+    port: ListenPort = 8480
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+    )
+    data_folder: Path = Path("data")
+    """Films, results and the database; relative to the configuration file."""
+    database: Database = Database()
+    node: Node = Node()
+    listener: Listener = Listener()
+    senders: tuple[Sender, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    study: Study = Study()
+    worker: Worker = Worker()
+    heatmap: Heatmap = Heatmap()
+    model: Model = Model()
+    results: Results = Results()
+    retention: Retention = Retention()
+    disk: Disk = Disk()
+    worklist: Worklist = Worklist()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment wins over the file, whose values come in as keyword arguments.
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Config:
+        for key in ("senders", "destinations"):
+            names = [entry.name for entry in getattr(self, key)]
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"{key}: each name may appear once, repeated: {', '.join(repeated)}")
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the database in use."""
+        return self.database.url or f"sqlite:///{self.data_folder / 'clearfilm.sqlite'}"
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file and the environment.
+
+    Relative paths in it are taken from the file's folder.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The YAML file.
+
+    Returns
+    -------
+    Config
+        Frozen, with absolute paths.
+
+    Raises
+    ------
+    ConfigurationError
+        With every fault at once, each with its path.
+    """
+    values = _read_yaml(path)
+    faults = _unknown_variables()
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        faults += [_describe(fault) for fault in error.errors()]
+    if faults:
+        raise ConfigurationError(f"{path}: " + "; ".join(faults))
+    folder = path.resolve().parent
+    return config.model_copy(
+        update={
+            "data_folder": (folder / config.data_folder).resolve(),
+            "model": config.model.model_copy(update={"bundle": (folder / config.model.bundle).resolve()}),
+        }
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read ({error.strerror}); name the file with --config"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" in line {place.line + 1}" if place else ""
+        raise ConfigurationError(f"{path}: is not valid YAML{line}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigurationError(f"{path}: must be a mapping of section names")
+    return values
+
+
+def _unknown_variables() -> list[str]:
+    """pydantic-settings passes over variables that it does not know; a typo must not."""
+    known = {name.upper() for name in Config.model_fields} | {"CONFIG", "CRASH_POINT"}
+    return [
+        f"environment variable {name}: there is no such key"
+        for name in sorted(os.environ)
+        if name.startswith(ENVIRONMENT_PREFIX)
+        and name.removeprefix(ENVIRONMENT_PREFIX).split("__")[0] not in known
+    ]
+
+
+def _describe(fault: Any) -> str:
+    place = ".".join(str(part) for part in fault["loc"]) or "configuration"
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: there is no such key"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,1 @@
+"""Reading, checking and decoding of DICOM objects; identifiers; codecs."""

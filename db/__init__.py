@@ -1,0 +1,1 @@
+"""Tables, sessions, the job queue and the migrations."""

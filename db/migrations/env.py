@@ -1,0 +1,14 @@
+"""Run by Alembic; the connection comes from `db.schema`."""
+
+from alembic import context
+
+from db.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,  # SQLite cannot alter most things in place
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

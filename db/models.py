@@ -1,0 +1,353 @@
+"""The tables. States are stored by value with a CHECK; times are aware UTC; the database keeps promises."""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+# SQLite numbers only INTEGER primary keys by itself.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+_OPEN_CONCLUSION = text("kind = 'conclude' AND state = 'queued'")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime; naive values are refused, since nobody knows which zone they meant."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a datetime without a time zone cannot be stored")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON()}  # noqa: RUF012 - SQLAlchemy's form
+
+
+class StudyState(enum.StrEnum):
+    """Where a study is; what a user sees is derived from this and its films."""
+
+    OPEN = "open"  # films may still come, or analyses are under way
+    CONCLUDED = "concluded"
+    FAILED = "failed"  # no conclusion could be built
+
+
+class Decision(enum.StrEnum):
+    """The three answers. NOT_ANALYSED is never shown, sorted or counted as NO_SIGNIFICANT_FINDING."""
+
+    NO_SIGNIFICANT_FINDING = "no_significant_finding"
+    SIGNIFICANT_FINDING = "significant_finding"
+    NOT_ANALYSED = "not_analysed"
+
+
+class InstanceState(enum.StrEnum):
+    """The way of one film."""
+
+    QUEUED = "queued"
+    ANALYSED = "analysed"
+    NOT_ANALYSED = "not_analysed"
+    FAILED = "failed"
+
+
+class JobKind(enum.StrEnum):
+    """What a job does: `analyse` one film, `conclude` a study, `deliver` a revision to a destination."""
+
+    ANALYSE = "analyse"
+    CONCLUDE = "conclude"
+    DELIVER = "deliver"
+
+
+class JobState(enum.StrEnum):
+    """A job ends in DONE or FAILED; everything else is still to be done."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class ResultKind(enum.StrEnum):
+    """What a result object is."""
+
+    SECONDARY_CAPTURE = "sc"
+    REPORT = "sr"
+
+
+class DeliveryState(enum.StrEnum):
+    """One result at one destination. COMMITTED: the destination took responsibility for it (PS3.4 J)."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    COMMITTED = "committed"
+    FAILED = "failed"
+    NOT_CHOSEN = "not_chosen"  # another IOD of the same report was negotiated
+
+
+class ModelState(enum.StrEnum):
+    """Life of a bundle at this node; exactly one is ACTIVE."""
+
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+def _states(kind: type[enum.StrEnum]) -> Enum:
+    """A text column with a CHECK on the values."""
+    return Enum(
+        kind,
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        name=kind.__name__.lower(),
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Study(Base):
+    """A study with patient and request attributes as received with its first film."""
+
+    __tablename__ = "studies"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True, comment="(0020,000D) UI")
+    patient_name: Mapped[str | None] = mapped_column(Text, comment="(0010,0010) PN, decoded for display")
+    patient_id: Mapped[str | None] = mapped_column(Text, index=True, comment="(0010,0020) LO")
+    patient_birth_date: Mapped[str | None] = mapped_column(Text, comment="(0010,0030) DA as received")
+    patient_sex: Mapped[str | None] = mapped_column(Text, comment="(0010,0040) CS")
+    accession_number: Mapped[str | None] = mapped_column(Text, index=True, comment="(0008,0050) SH")
+    study_date: Mapped[str | None] = mapped_column(Text, comment="(0008,0020) DA as received")
+    study_time: Mapped[str | None] = mapped_column(Text, comment="(0008,0030) TM as received")
+    study_description: Mapped[str | None] = mapped_column(Text, comment="(0008,1030) LO")
+    ordered_priority: Mapped[str | None] = mapped_column(Text, comment="(0040,1003) SH")
+    priority: Mapped[int] = mapped_column(default=0, comment="0 routine, 1 high, 2 STAT; jobs inherit it")
+    state: Mapped[StudyState] = mapped_column(_states(StudyState), default=StudyState.OPEN)
+    revision: Mapped[int] = mapped_column(default=0, comment="number of conclusions so far")
+    decision: Mapped[Decision | None] = mapped_column(_states(Decision))
+    reason: Mapped[str | None] = mapped_column(Text, comment="why not analysed, or why failed")
+    first_received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    concluded_at: Mapped[datetime | None]
+
+
+class Instance(Base):
+    """A received object; identity is the SOP Instance UID with the digest of the data set."""
+
+    __tablename__ = "instances"
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "digest"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), comment="(0008,0018) UI")
+    sop_class_uid: Mapped[str] = mapped_column(String(64), comment="(0008,0016) UI")
+    series_instance_uid: Mapped[str | None] = mapped_column(String(64), comment="(0020,000E) UI")
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64), comment="(0002,0010) UI")
+    digest: Mapped[str] = mapped_column(String(64), comment="SHA-256 of the data set as received")
+    size: Mapped[int] = mapped_column(BigInteger, comment="bytes of the data set")
+    path: Mapped[str] = mapped_column(Text, unique=True, comment="relative to the data folder")
+    sender: Mapped[str] = mapped_column(String(64), comment="name in the configuration")
+    calling_ae_title: Mapped[str] = mapped_column(String(16))
+    received_at: Mapped[datetime] = mapped_column(index=True)
+    conflict: Mapped[bool] = mapped_column(default=False, comment="same UID came with other bytes")
+    state: Mapped[InstanceState] = mapped_column(_states(InstanceState), default=InstanceState.QUEUED)
+    reason: Mapped[str | None] = mapped_column(Text, comment="why not analysed, or why failed")
+
+
+class Job(Base):
+    """A piece of work. One table serves all three kinds."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        # One open conclusion a study: a further film moves it, instead of adding another one.
+        Index(
+            "uq_jobs_open_conclusion",
+            "study_id",
+            unique=True,
+            sqlite_where=_OPEN_CONCLUSION,
+            postgresql_where=_OPEN_CONCLUSION,
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    kind: Mapped[JobKind] = mapped_column(_states(JobKind))
+    state: Mapped[JobState] = mapped_column(_states(JobState), default=JobState.QUEUED)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    instance_id: Mapped[int | None] = mapped_column(
+        ForeignKey("instances.id", ondelete="CASCADE"), index=True
+    )
+    destination: Mapped[str] = mapped_column(
+        String(64), default="", comment="deliver: name in the configuration"
+    )
+    revision: Mapped[int | None] = mapped_column(comment="deliver: of the study's conclusion")
+    priority: Mapped[int] = mapped_column(default=0)
+    run_after: Mapped[datetime]
+    created_at: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(default=0, comment="claims without an orderly end")
+    retries: Mapped[int] = mapped_column(default=0, comment="orderly postponements since the job was made")
+    token: Mapped[int] = mapped_column(default=0, comment="fencing token: grows with each claim")
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[datetime | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    finished_at: Mapped[datetime | None]
+
+
+class Analysis(Base):
+    """One film read by one bundle."""
+
+    __tablename__ = "analyses"
+    __table_args__ = (UniqueConstraint("instance_id", "model_id"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), index=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    score: Mapped[float] = mapped_column(comment="calibrated probability of a significant finding, 0 to 1")
+    logit: Mapped[float] = mapped_column(comment="the same in log-odds")
+    above: Mapped[bool] = mapped_column(comment="at or above the bundle's operating point")
+    map_path: Mapped[str] = mapped_column(Text, comment="relative to the data folder")
+    preprocessing_id: Mapped[str] = mapped_column(String(64))
+    device: Mapped[str] = mapped_column(String(128))
+    facts: Mapped[dict[str, Any]] = mapped_column(comment="decoder, sizes, feature distance")
+    created_at: Mapped[datetime]
+
+
+class Result(Base):
+    """A DICOM object that we made; its bytes never change after the row exists."""
+
+    __tablename__ = "results"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[int]
+    kind: Mapped[ResultKind] = mapped_column(_states(ResultKind))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    position: Mapped[int] = mapped_column(comment="order of sending within the revision")
+    path: Mapped[str] = mapped_column(Text, unique=True, comment="relative to the data folder")
+    digest: Mapped[str] = mapped_column(String(64), comment="SHA-256 of the file")
+    decision: Mapped[Decision] = mapped_column(_states(Decision))
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"))
+    created_at: Mapped[datetime]
+
+
+class Delivery(Base):
+    """One result at one destination."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("result_id", "destination"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    result_id: Mapped[int] = mapped_column(ForeignKey("results.id", ondelete="CASCADE"))
+    destination: Mapped[str] = mapped_column(String(64), index=True)
+    state: Mapped[DeliveryState] = mapped_column(_states(DeliveryState), default=DeliveryState.WAITING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    refusals: Mapped[int] = mapped_column(default=0, comment="permanent statuses so far; three fail it")
+    dicom_status: Mapped[int | None] = mapped_column(comment="of the last answer (PS3.4 B.2.3)")
+    last_error: Mapped[str | None] = mapped_column(Text)
+    commitment_uid: Mapped[str | None] = mapped_column(String(64), index=True, comment="(0008,1195) UI")
+    created_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    committed_at: Mapped[datetime | None]
+
+
+class ModelBundle(Base):
+    """A bundle that this node knows."""
+
+    __tablename__ = "models"
+    __table_args__ = (
+        Index(
+            "uq_models_active",
+            "state",
+            unique=True,
+            sqlite_where=text("state = 'active'"),
+            postgresql_where=text("state = 'active'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True, comment="of the bundle's manifest")
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(Text)
+    state: Mapped[ModelState] = mapped_column(_states(ModelState))
+    operating_point: Mapped[dict[str, Any] | None]
+    added_at: Mapped[datetime]
+    activated_at: Mapped[datetime | None]
+
+
+class Audit(Base):
+    """What happened, in order; only ever appended to."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    event: Mapped[str] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(128))
+    study_id: Mapped[int | None] = mapped_column(index=True)
+    instance_id: Mapped[int | None]
+    detail: Mapped[dict[str, Any]]
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+
+
+# Every open job of a kind in the order of claiming: the claim reads one entry, however many wait.
+Index(
+    "ix_jobs_claim",
+    Job.kind,
+    Job.destination,
+    Job.priority.desc(),
+    Job.run_after,
+    Job.id,
+    sqlite_where=Job.state == JobState.QUEUED.value,
+    postgresql_where=Job.state == JobState.QUEUED.value,
+)
+Index(
+    "ix_jobs_lease",
+    Job.kind,
+    Job.lease_until,
+    sqlite_where=Job.state == JobState.RUNNING.value,
+    postgresql_where=Job.state == JobState.RUNNING.value,
+)

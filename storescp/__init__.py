@@ -1,0 +1,1 @@
+"""The listener: association policy, C-ECHO, C-STORE, durable storage. Never imports torch."""

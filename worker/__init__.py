@@ -1,0 +1,1 @@
+"""Analyse, conclude, deliver, and the schedule."""
