@@ -186,6 +186,10 @@ class Disk(Section):
     low_water_gigabytes: float = Field(5, ge=0)
     """… or below this much."""
 
+    def low_water(self, total: int) -> int:
+        """Free bytes below which films are refused, on a volume of `total` bytes."""
+        return int(max(total * self.low_water_percent / 100, self.low_water_gigabytes * 1e9))
+
 
 class Worklist(Section):
     """The web pages."""

@@ -1,10 +1,11 @@
 """Files that survive a power cut: temporary file, fsync, rename, fsync of the folder."""
 
+import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clearfilm.crashpoints import crash_point
@@ -32,6 +33,75 @@ def opaque_path(folder: Path, suffix: str) -> Path:
     return folder / name[:2] / (name + suffix)
 
 
+class DurableFile:
+    """A new file, written piece by piece, that is whole under its name or absent after a crash.
+
+    Until `close` the file is locked, so that a sweep in another process knows that it is in use.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Must not exist yet; parent folders are made.
+
+    Raises
+    ------
+    StorageError
+        By every method if the disk refuses; `discard` then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+        self._descriptor = -1
+        with self._storage_errors():
+            _make_folder(path.parent)
+            self._descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def fileno(self) -> int:
+        """The open descriptor, for reading back what was written."""
+        return self._descriptor
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append bytes."""
+        with self._storage_errors():
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+                crash_point("middle-of-file")
+
+    def publish(self) -> None:
+        """Give the file its name; it is durable then."""
+        crash_point("written-before-fsync")
+        with self._storage_errors():
+            # A failed fsync is never tried again: Linux may have dropped the pages.
+            os.fsync(self._descriptor)
+            crash_point("fsynced-before-rename")
+            self._temporary.rename(self.path)
+            _fsync_folder(self.path.parent)
+        crash_point("renamed-before-commit")
+
+    def discard(self) -> None:
+        """Remove the file under either name."""
+        for path in (self._temporary, self.path):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Unlock the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot write below {self.path.parent}: {error.strerror}") from error
+
+
 def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write a new file so that it is whole or absent after a crash at any moment.
 
@@ -47,39 +117,21 @@ def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     StorageError
         If the disk refused; nothing is left behind.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    file = DurableFile(path)
     try:
-        _make_folder(path.parent)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            _write_all(descriptor, chunks)
-            crash_point("written-before-fsync")
-            # A failed fsync is never tried again: Linux may have dropped the pages.
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        crash_point("fsynced-before-rename")
-        temporary.rename(path)
-        _fsync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write below {path.parent}: {error.strerror}") from error
-    crash_point("renamed-before-commit")
+        for chunk in chunks:
+            file.write(chunk)
+        file.publish()
+    except BaseException:
+        file.discard()
+        raise
+    file.close()
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_all(descriptor: int, chunks: Iterable[bytes | memoryview]) -> None:
-    for chunk in chunks:
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-            crash_point("middle-of-file")
 
 
 def _make_folder(folder: Path) -> None:

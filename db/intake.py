@@ -61,9 +61,7 @@ class ReceivedFilm:
 
 def is_known(session: Session, sop_instance_uid: str, digest: str) -> bool:
     """Whether exactly these bytes are stored already."""
-    statement = select(Instance.id).where(
-        Instance.sop_instance_uid == sop_instance_uid, Instance.digest == digest
-    )
+    statement = select(Instance.id).where(Instance.sop_instance_uid == sop_instance_uid, Instance.digest == digest)
     return session.scalars(statement).first() is not None
 
 
@@ -89,9 +87,7 @@ def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timede
     if is_known(session, film.sop_instance_uid, film.digest):
         return Outcome.DUPLICATE
     study = _open_study(session, film.study, now)
-    others = session.scalars(
-        select(Instance.id).where(Instance.sop_instance_uid == film.sop_instance_uid)
-    ).all()
+    others = session.scalars(select(Instance.id).where(Instance.sop_instance_uid == film.sop_instance_uid)).all()
     instance = Instance(
         study_id=study.id,
         sop_instance_uid=film.sop_instance_uid,

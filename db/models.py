@@ -24,6 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from clearfilm.triage import Decision
+
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -73,14 +75,6 @@ class StudyState(enum.StrEnum):
     FAILED = "failed"  # no conclusion could be built
 
 
-class Decision(enum.StrEnum):
-    """The three answers. NOT_ANALYSED is never shown, sorted or counted as NO_SIGNIFICANT_FINDING."""
-
-    NO_SIGNIFICANT_FINDING = "no_significant_finding"
-    SIGNIFICANT_FINDING = "significant_finding"
-    NOT_ANALYSED = "not_analysed"
-
-
 class InstanceState(enum.StrEnum):
     """The way of one film."""
 
@@ -121,6 +115,7 @@ class DeliveryState(enum.StrEnum):
     SENT = "sent"
     COMMITTED = "committed"
     FAILED = "failed"
+    SUPERSEDED = "superseded"  # a newer revision was concluded before this one was sent
     NOT_CHOSEN = "not_chosen"  # another IOD of the same report was negotiated
 
 
@@ -213,12 +208,8 @@ class Job(Base):
     kind: Mapped[JobKind] = mapped_column(_states(JobKind))
     state: Mapped[JobState] = mapped_column(_states(JobState), default=JobState.QUEUED)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
-    instance_id: Mapped[int | None] = mapped_column(
-        ForeignKey("instances.id", ondelete="CASCADE"), index=True
-    )
-    destination: Mapped[str] = mapped_column(
-        String(64), default="", comment="deliver: name in the configuration"
-    )
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), index=True)
+    destination: Mapped[str] = mapped_column(String(64), default="", comment="deliver: name in the configuration")
     revision: Mapped[int | None] = mapped_column(comment="deliver: of the study's conclusion")
     priority: Mapped[int] = mapped_column(default=0)
     run_after: Mapped[datetime]
@@ -287,6 +278,7 @@ class Delivery(Base):
     dicom_status: Mapped[int | None] = mapped_column(comment="of the last answer (PS3.4 B.2.3)")
     last_error: Mapped[str | None] = mapped_column(Text)
     commitment_uid: Mapped[str | None] = mapped_column(String(64), index=True, comment="(0008,1195) UI")
+    commitment_requested_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
     committed_at: Mapped[datetime | None]

@@ -4,7 +4,7 @@ Functions take a session and never commit; the caller's unit of work does.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, ScalarSelect, and_, func, insert, or_, select, update
@@ -35,6 +35,9 @@ class ClaimedJob:
     destination: str
     revision: int | None
     created_at: datetime
+
+
+_CLAIMED = [getattr(Job, field.name) for field in fields(ClaimedJob)]
 
 
 def add(
@@ -133,18 +136,7 @@ def claim(
             attempts=Job.attempts + 1,
             lease_until=now + lease,
         )
-        .returning(
-            Job.id,
-            Job.kind,
-            Job.token,
-            Job.attempts,
-            Job.retries,
-            Job.study_id,
-            Job.instance_id,
-            Job.destination,
-            Job.revision,
-            Job.created_at,
-        )
+        .returning(*_CLAIMED)
         .execution_options(synchronize_session=False)
     )
     row = session.execute(statement).one_or_none()
@@ -219,6 +211,21 @@ def postpone(session: Session, job: ClaimedJob, *, run_after: datetime, error: s
     )
 
 
+def strike(session: Session, job: ClaimedJob, *, run_after: datetime, error: str, now: datetime) -> JobState:
+    """Give a job back after an unexpected error; the attempt counts, and the third one fails the job.
+
+    Returns
+    -------
+    JobState
+        QUEUED or FAILED. Raises LostLease as `finish` does.
+    """
+    if job.attempts >= MAXIMUM_ATTEMPTS:
+        fail(session, job, error=error, now=now)
+        return JobState.FAILED
+    _end(session, job, state=JobState.QUEUED, run_after=run_after, lease_until=None, last_error=error)
+    return JobState.QUEUED
+
+
 def take_exhausted(session: Session, *, now: datetime) -> list[ClaimedJob]:
     """Fail the jobs whose third worker has gone too, and tell which they were."""
     statement = (
@@ -231,18 +238,7 @@ def take_exhausted(session: Session, *, now: datetime) -> list[ClaimedJob]:
             token=Job.token + 1,
             last_error=f"the process ended without a result {MAXIMUM_ATTEMPTS} times",
         )
-        .returning(
-            Job.id,
-            Job.kind,
-            Job.token,
-            Job.attempts,
-            Job.retries,
-            Job.study_id,
-            Job.instance_id,
-            Job.destination,
-            Job.revision,
-            Job.created_at,
-        )
+        .returning(*_CLAIMED)
         .execution_options(synchronize_session=False)
     )
     return [ClaimedJob(**row._mapping) for row in session.execute(statement)]

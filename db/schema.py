@@ -28,9 +28,7 @@ def prepare(database: Database) -> None:
         try:
             Path(str(database.url.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StartupError(
-                f"the data folder cannot be made: {error.strerror}: {error.filename}"
-            ) from error
+            raise StartupError(f"the data folder cannot be made: {error.strerror}: {error.filename}") from error
     database.check()
     with database.begin() as session:
         # Several processes may start at once: BEGIN IMMEDIATE serialises them, PostgreSQL needs a lock.

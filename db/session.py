@@ -1,5 +1,7 @@
 """Engines and sessions: one factory, with the settings that durability and concurrency need."""
 
+import fcntl
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -91,6 +93,31 @@ class Database:
             raise self._startup_error(error) from error
         if verdict != "ok":
             raise StartupError(f"the database {self.url.database} is damaged ({verdict}); restore a backup")
+
+    @contextmanager
+    def only_one(self, name: str) -> Iterator[None]:
+        """Hold a lock that only one process of the node can have; it is released when the process ends.
+
+        Raises
+        ------
+        StartupError
+            If another process holds it.
+        """
+        taken = StartupError(f"another {name} process works on this database; stop it first")
+        if self.is_sqlite:
+            with Path(f"{self.url.database}.{name}.lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise taken from None
+                yield
+            return
+        with self._reader.connect() as connection:
+            key = {"key": zlib.crc32(name.encode())}
+            if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one():
+                raise taken
+            connection.commit()  # the lock is the session's; an open transaction would time out
+            yield
 
     def close(self) -> None:
         """Close all connections."""

@@ -78,9 +78,7 @@ def upgrade() -> None:
         sa.Column("study_time", sa.Text(), nullable=True, comment="(0008,0030) TM as received"),
         sa.Column("study_description", sa.Text(), nullable=True, comment="(0008,1030) LO"),
         sa.Column("ordered_priority", sa.Text(), nullable=True, comment="(0040,1003) SH"),
-        sa.Column(
-            "priority", sa.Integer(), nullable=False, comment="0 routine, 1 high, 2 STAT; jobs inherit it"
-        ),
+        sa.Column("priority", sa.Integer(), nullable=False, comment="0 routine, 1 high, 2 STAT; jobs inherit it"),
         sa.Column(
             "state",
             sa.Enum(
@@ -127,9 +125,7 @@ def upgrade() -> None:
         sa.Column("sop_class_uid", sa.String(length=64), nullable=False, comment="(0008,0016) UI"),
         sa.Column("series_instance_uid", sa.String(length=64), nullable=True, comment="(0020,000E) UI"),
         sa.Column("transfer_syntax_uid", sa.String(length=64), nullable=False, comment="(0002,0010) UI"),
-        sa.Column(
-            "digest", sa.String(length=64), nullable=False, comment="SHA-256 of the data set as received"
-        ),
+        sa.Column("digest", sa.String(length=64), nullable=False, comment="SHA-256 of the data set as received"),
         sa.Column("size", sa.BigInteger(), nullable=False, comment="bytes of the data set"),
         sa.Column("path", sa.Text(), nullable=False, comment="relative to the data folder"),
         sa.Column("sender", sa.String(length=64), nullable=False, comment="name in the configuration"),
@@ -203,9 +199,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("sop_instance_uid", name=op.f("uq_results_sop_instance_uid")),
     )
     with op.batch_alter_table("results", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_results_series_instance_uid"), ["series_instance_uid"], unique=False
-        )
+        batch_op.create_index(batch_op.f("ix_results_series_instance_uid"), ["series_instance_uid"], unique=False)
         batch_op.create_index(batch_op.f("ix_results_study_id"), ["study_id"], unique=False)
 
     op.create_table(
@@ -251,6 +245,7 @@ def upgrade() -> None:
                 "sent",
                 "committed",
                 "failed",
+                "superseded",
                 "not_chosen",
                 name="deliverystate",
                 native_enum=False,
@@ -260,12 +255,11 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column(
-            "refusals", sa.Integer(), nullable=False, comment="permanent statuses so far; three fail it"
-        ),
+        sa.Column("refusals", sa.Integer(), nullable=False, comment="permanent statuses so far; three fail it"),
         sa.Column("dicom_status", sa.Integer(), nullable=True, comment="of the last answer (PS3.4 B.2.3)"),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("commitment_uid", sa.String(length=64), nullable=True, comment="(0008,1195) UI"),
+        sa.Column("commitment_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("committed_at", sa.DateTime(timezone=True), nullable=True),
@@ -311,17 +305,13 @@ def upgrade() -> None:
         ),
         sa.Column("study_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("instance_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column(
-            "destination", sa.String(length=64), nullable=False, comment="deliver: name in the configuration"
-        ),
+        sa.Column("destination", sa.String(length=64), nullable=False, comment="deliver: name in the configuration"),
         sa.Column("revision", sa.Integer(), nullable=True, comment="deliver: of the study's conclusion"),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("run_after", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False, comment="claims without an orderly end"),
-        sa.Column(
-            "retries", sa.Integer(), nullable=False, comment="orderly postponements since the job was made"
-        ),
+        sa.Column("retries", sa.Integer(), nullable=False, comment="orderly postponements since the job was made"),
         sa.Column("token", sa.Integer(), nullable=False, comment="fencing token: grows with each claim"),
         sa.Column("owner", sa.String(length=128), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),

@@ -1,0 +1,101 @@
+"""`clearfilm check`: is this node fit to start, and would its destinations take its results?"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from clearfilm import config as configuration
+from clearfilm.config import Config, Destination
+from clearfilm.dicom import scu
+from clearfilm.errors import ClearfilmError, StartupError
+from cli.terminal import complain, say
+
+
+def run_checks(config_path: Path, *, echo: bool) -> int:
+    """Run all checks and tell every fault.
+
+    Returns
+    -------
+    int
+        0: all is well; 1: something is not. A wrong configuration raises ConfigurationError.
+    """
+    config = configuration.load(config_path)
+    say(f"configuration {config_path}: valid")
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("data folder", lambda: _check_folder(config)),
+        ("database", lambda: _check_database(config)),
+        ("model", lambda: _check_model(config)),
+    ]
+    if echo:
+        checks += [
+            (f"destination {entry.name}", lambda entry=entry: _check_destination(config, entry))  # type: ignore[misc]
+            for entry in config.destinations
+        ]
+    faults = 0
+    for name, check in checks:
+        try:
+            say(f"{name}: {check()}")
+        except ClearfilmError as error:
+            faults += 1
+            complain(f"{name}: {error}")
+    return 1 if faults else 0
+
+
+def _check_folder(config: Config) -> str:
+    folder = config.data_folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = folder / "writable.part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartupError(f"{folder} is not writable: {error.strerror}") from error
+    usage = shutil.disk_usage(folder)
+    mark = config.disk.low_water(usage.total)
+    numbers = f"{usage.free / 1e9:.1f} GB free, films are refused below {mark / 1e9:.1f} GB"
+    if usage.free < mark:
+        raise StartupError(f"{numbers}: make room, or lower disk.low_water_…")
+    return numbers
+
+
+def _check_database(config: Config) -> str:
+    from db import schema
+    from db.session import Database
+
+    database = Database(config.database_url)
+    schema.prepare(database)
+    database.close()
+    return "answers"
+
+
+def _check_model(config: Config) -> str:
+    from clearfilm.vision.assemble import resolve_bundle
+    from clearfilm.vision.bundle import verify
+
+    from db import registry
+    from db.session import Database
+
+    database = Database(config.database_url)
+    with database.read() as session:
+        row = registry.active(session)
+    database.close()
+    folder = Path(row.path) if row else resolve_bundle(config.model.bundle, config.data_folder)
+    return f"{folder.name}: unaltered, digest {verify(folder)[:12]}"
+
+
+def _check_destination(config: Config, destination: Destination) -> str:
+    from worker.deliver import RESULT_CLASSES
+
+    peer = scu.Peer(destination.ae_title, destination.host, destination.port, destination.connect_timeout_seconds, 10)
+    contexts = [scu.storage_context(uid) for uid in RESULT_CLASSES]
+    with scu.associate(config.node.ae_title, peer, contexts, commitment=True) as association:
+        taken = scu.accepted(association)
+        association.send_c_echo()
+        commitment = scu.offers_commitment(association)
+    capture, *reports = (uid in taken for uid in RESULT_CLASSES)
+    if not capture or not any(reports):
+        lacks = "Secondary Captures" if not capture else "structured reports (TID 1500 in any SR class)"
+        raise StartupError(f"{peer} answers, but does not accept {lacks}")
+    names = ("Comprehensive 3D SR", "Comprehensive SR", "Enhanced SR")
+    chosen = next(name for name, ok in zip(names, reports, strict=True) if ok)
+    return f"answers; takes Secondary Capture and {chosen}; storage commitment: {'yes' if commitment else 'no'}"

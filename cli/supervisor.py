@@ -1,0 +1,206 @@
+"""`clearfilm up`: all processes of a node, restarted when they crash, given up loudly when they keep crashing."""
+
+import fcntl
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clearfilm import config as configuration
+from clearfilm import logs
+from clearfilm.config import Config
+from clearfilm.errors import StartupError
+from clearfilm.process import stop_event
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 60.0
+# More crashes than this within the window: something is broken that a restart does not mend.
+CRASHES, CRASH_WINDOW_SECONDS = 5, 60.0
+
+
+@dataclass
+class Child:
+    """One supervised process."""
+
+    name: str
+    arguments: list[str]
+    channel: socket.socket  # receives sd_notify messages
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    ready: bool = False
+    crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES))
+    restart_at: float = 0.0
+
+    def start(self) -> None:
+        """Start the process; it ends with this one, however this one ends."""
+        self.ready = False
+        self.process = subprocess.Popen(  # noqa: S603 - our own program
+            self.arguments, env=self.environment, preexec_fn=_prepare_child
+        )
+        logger.info("process started", extra={"process": self.name, "pid": self.process.pid})
+
+    def listen(self) -> None:
+        """Notice that the process said that it serves."""
+        if select.select([self.channel], [], [], 0)[0] and b"READY=1" in self.channel.recv(4096):
+            self.ready = True
+
+
+def supervise(config_path: Path) -> int:
+    """Run the node until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    config_path : pathlib.Path
+        The configuration file.
+
+    Returns
+    -------
+    int
+        0 after a signal, otherwise the exit code of the process that could not be kept running.
+
+    Raises
+    ------
+    ConfigurationError, StartupError
+        Before anything is started.
+    """
+    logs.configure("up")
+    config = configuration.load(config_path)
+    stop = stop_event()
+    with ExitStack() as stack:
+        stack.enter_context(_lock(config.data_folder))
+        _prepare_database(config)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clearfilm-")))
+        environment = dict(os.environ)
+        if config.node.port == 0:
+            reserved = stack.enter_context(_reserve_port(config.node.address))
+            environment["CLEARFILM_NODE__PORT"] = str(reserved.getsockname()[1])
+        children = [
+            _make_child(stack, name, command, config_path, folder, environment) for name, command in _processes(config)
+        ]
+        code = _watch(children, config, environment, stop)
+        _stop_all(children)
+    return code
+
+
+def _processes(config: Config) -> list[tuple[str, str]]:
+    listeners = [(f"storescp-{number}", "storescp") for number in range(1, config.node.processes + 1)]
+    return [*listeners, ("worker", "worker"), ("deliver", "deliver"), ("schedule", "schedule")]
+
+
+def _watch(children: list[Child], config: Config, environment: dict[str, str], stop: object) -> int:
+    """Start and restart until a signal comes (0) or a process is beyond help (its exit code)."""
+    announced = False
+    for child in children:
+        child.start()
+    while not stop.wait(POLL_SECONDS):  # type: ignore[attr-defined]
+        for child in children:
+            child.listen()
+            code = _look_after(child)
+            if code is not None:
+                return code
+        if not announced and all(child.ready for child in children):
+            announced = True
+            port = environment.get("CLEARFILM_NODE__PORT", config.node.port)
+            print(f"ready: {config.node.ae_title}@{config.node.address}:{port}", flush=True)  # noqa: T201 - contract
+    return 0
+
+
+def _look_after(child: Child) -> int | None:
+    """Restart a process that has ended; its exit code if there is no point in that."""
+    if child.process is None:
+        if time.monotonic() >= child.restart_at:
+            child.start()
+        return None
+    code = child.process.poll()
+    if code is None:
+        return None
+    child.process = None
+    now = time.monotonic()
+    child.crashes.append(now)
+    many = len(child.crashes) == CRASHES and now - child.crashes[0] < CRASH_WINDOW_SECONDS
+    hopeless = code == 78 or (code > 0 and not child.ready)  # it said itself why it cannot start
+    if many or hopeless:
+        logger.error("process keeps failing: the node stops", extra={"process": child.name, "exit_code": code})
+        sys.stderr.write(f"clearfilm: {child.name} cannot be kept running (exit code {code}); see the log above\n")
+        return max(code, 1)
+    logger.error("process ended, restarting", extra={"process": child.name, "exit_code": code})
+    child.restart_at = now + 0.5 * 2 ** (len(child.crashes) - 1)
+    return None
+
+
+def _stop_all(children: list[Child]) -> None:
+    """SIGTERM: each process finishes what it has in hand; SIGKILL for one that does not come to an end."""
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _make_child(
+    stack: ExitStack,
+    name: str,
+    command: str,
+    config_path: Path,
+    folder: Path,
+    environment: dict[str, str],
+) -> Child:
+    channel = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    channel.bind(str(folder / name))
+    arguments = [sys.executable, "-m", "cli.main", command, "--config", str(config_path)]
+    return Child(name, arguments, channel, {**environment, "NOTIFY_SOCKET": str(folder / name)})
+
+
+def _prepare_child() -> None:
+    from clearfilm.process import end_with_parent
+
+    end_with_parent()
+    # A terminal's Ctrl-C goes to the supervisor alone, which then stops the others in order.
+    os.setpgid(0, 0)
+
+
+def _lock(folder: Path) -> ExitStack:
+    """One node for each data folder."""
+    stack = ExitStack()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = stack.enter_context((folder / "clearfilm.lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StartupError(f"another node works in {folder}; stop it, or set another data_folder") from None
+    except OSError as error:
+        raise StartupError(f"the data folder {folder} is not writable: {error.strerror}") from error
+    return stack
+
+
+def _prepare_database(config: Config) -> None:
+    from db import schema
+    from db.session import Database
+
+    database = Database(config.database_url)
+    schema.prepare(database)
+    database.close()
+
+
+def _reserve_port(address: str) -> socket.socket:
+    """A free port that the listeners can share with this socket."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind((address, 0))
+    return reserved

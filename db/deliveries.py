@@ -1,0 +1,258 @@
+"""The outbox: which result is where at which destination."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import Session
+
+from db import audit, queue
+from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, ResultKind, Study
+from db.queue import ClaimedJob
+
+MAXIMUM_REFUSALS = 3
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One result on its way to one destination."""
+
+    delivery_id: int
+    state: DeliveryState
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: str  # relative to the data folder
+
+
+def parcels(session: Session, study_id: int, revision: int, destination: str) -> list[Parcel]:
+    """A revision's results for a destination, in the order of sending: Secondary Captures, then reports."""
+    rows = session.execute(
+        select(Delivery, Result)
+        .join(Result, Delivery.result_id == Result.id)
+        .where(
+            Result.study_id == study_id,
+            Result.revision == revision,
+            Delivery.destination == destination,
+        )
+        .order_by(Result.position)
+    )
+    return [
+        Parcel(
+            delivery_id=delivery.id,
+            state=delivery.state,
+            kind=result.kind,
+            sop_class_uid=result.sop_class_uid,
+            sop_instance_uid=result.sop_instance_uid,
+            path=result.path,
+        )
+        for delivery, result in rows
+    ]
+
+
+def set_sent(session: Session, delivery_id: int, *, status: int, now: datetime) -> None:
+    """The destination stored it."""
+    delivery = session.get_one(Delivery, delivery_id)
+    delivery.state = DeliveryState.SENT
+    delivery.attempts += 1
+    delivery.dicom_status = status
+    delivery.last_error = None
+    delivery.sent_at = now
+
+
+def set_not_chosen(session: Session, delivery_id: int) -> None:
+    """Another IOD of the same report was negotiated."""
+    session.get_one(Delivery, delivery_id).state = DeliveryState.NOT_CHOSEN
+
+
+def record_failure(session: Session, job: ClaimedJob, *, status: int | None, error: str, permanent: bool) -> bool:
+    """Write a try without success down on everything that the job has not sent yet.
+
+    Returns
+    -------
+    bool
+        Whether the destination has now refused for good: `MAXIMUM_REFUSALS` permanent statuses.
+    """
+    waiting = session.scalars(_of_job(job, DeliveryState.WAITING)).all()
+    for delivery in waiting:
+        delivery.attempts += 1
+        delivery.refusals += int(permanent)
+        delivery.dicom_status, delivery.last_error = status, error
+    return any(delivery.refusals >= MAXIMUM_REFUSALS for delivery in waiting)
+
+
+def fail(session: Session, job: ClaimedJob, *, error: str) -> None:
+    """Mark what a delivery job has not sent as failed; a resend makes it waiting again."""
+    for delivery in session.scalars(_of_job(job, DeliveryState.WAITING)):
+        delivery.state, delivery.last_error = DeliveryState.FAILED, error
+
+
+def _of_job(job: ClaimedJob, state: DeliveryState) -> Select[Delivery]:
+    results = select(Result.id).where(Result.study_id == job.study_id, Result.revision == job.revision)
+    return select(Delivery).where(
+        Delivery.result_id.in_(results),
+        Delivery.destination == job.destination,
+        Delivery.state == state,
+    )
+
+
+def set_commitment_requested(session: Session, delivery_ids: list[int], transaction_uid: str, *, now: datetime) -> None:
+    """Remember under which name the peer will report."""
+    session.execute(
+        update(Delivery)
+        .where(Delivery.id.in_(delivery_ids))
+        .values(commitment_uid=transaction_uid, commitment_requested_at=now)
+    )
+
+
+def request_commitments_again(session: Session, *, now: datetime, silent: timedelta, longest: timedelta) -> int:
+    """Queue another commitment request where the peer has not reported; silence is no failure.
+
+    Parameters
+    ----------
+    session : sqlalchemy.orm.Session
+        The caller commits.
+    now : datetime
+        Aware UTC.
+    silent : datetime.timedelta
+        Time without a report after which the request is repeated.
+    longest : datetime.timedelta
+        Time since sending after which nobody asks any more.
+
+    Returns
+    -------
+    int
+        Number of jobs queued.
+    """
+    rows = session.execute(
+        select(Result.study_id, Result.revision, Delivery.destination)
+        .join(Delivery, Delivery.result_id == Result.id)
+        .where(
+            Delivery.state == DeliveryState.SENT,
+            Delivery.commitment_requested_at < now - silent,
+            Delivery.sent_at > now - longest,
+        )
+        .distinct()
+    ).all()
+    for study_id, revision, destination in rows:
+        open_job = select(Job.id).where(
+            Job.study_id == study_id,
+            Job.kind == JobKind.DELIVER,
+            Job.revision == revision,
+            Job.destination == destination,
+            Job.state.in_([JobState.QUEUED, JobState.RUNNING]),
+        )
+        if session.scalars(open_job).first() is None:
+            _queue(session, study_id, revision, destination, now)
+    return len(rows)
+
+
+def record_commitment(
+    session: Session,
+    transaction_uid: str,
+    *,
+    committed: tuple[str, ...],
+    failed: tuple[str, ...],
+    now: datetime,
+) -> int:
+    """Write down the peer's verdict; what it has lost is sent again.
+
+    Returns
+    -------
+    int
+        How many deliveries the report named; 0: an unknown transaction.
+    """
+    rows = session.execute(
+        select(Delivery, Result)
+        .join(Result, Delivery.result_id == Result.id)
+        .where(Delivery.commitment_uid == transaction_uid)
+    ).all()
+    for delivery, result in rows:
+        if result.sop_instance_uid in committed:
+            delivery.state, delivery.committed_at = DeliveryState.COMMITTED, now
+        elif result.sop_instance_uid in failed:
+            _send_again(session, delivery, result, now)
+    return len(rows)
+
+
+def _send_again(session: Session, delivery: Delivery, result: Result, now: datetime) -> None:
+    delivery.state, delivery.commitment_uid = DeliveryState.WAITING, None
+    delivery.last_error = "the destination did not commit to storing it"
+    delivery.refusals += 1
+    if delivery.refusals >= MAXIMUM_REFUSALS:
+        delivery.state = DeliveryState.FAILED
+        return
+    _queue(session, result.study_id, result.revision, delivery.destination, now)
+
+
+def resend(session: Session, study: Study, destinations: list[str], *, actor: str, now: datetime) -> int:
+    """Send a study's latest results again: the same bytes, without new inference.
+
+    Returns
+    -------
+    int
+        Number of results that wait now, over all destinations.
+    """
+    results = list(
+        session.scalars(select(Result).where(Result.study_id == study.id, Result.revision == study.revision))
+    )
+    waiting = 0
+    for name in destinations:
+        for result in results:
+            delivery = session.scalars(
+                select(Delivery).where(Delivery.result_id == result.id, Delivery.destination == name)
+            ).one_or_none() or Delivery(result_id=result.id, destination=name, created_at=now)
+            delivery.state, delivery.refusals, delivery.commitment_uid = DeliveryState.WAITING, 0, None
+            session.add(delivery)
+            waiting += 1
+        if results:
+            _queue(session, study.id, study.revision, name, now)
+    audit.record(session, "results sent again", actor=actor, now=now, study_id=study.id, destinations=destinations)
+    return waiting
+
+
+def retry(session: Session, study: Study, destinations: list[str], *, now: datetime) -> int:
+    """Make the failed deliveries of a study's latest revision wait again; gives their number."""
+    failed = session.scalars(
+        select(Delivery)
+        .join(Result, Delivery.result_id == Result.id)
+        .where(
+            Result.study_id == study.id,
+            Result.revision == study.revision,
+            Delivery.destination.in_(destinations),
+            Delivery.state == DeliveryState.FAILED,
+        )
+    ).all()
+    for delivery in failed:
+        delivery.state, delivery.refusals = DeliveryState.WAITING, 0
+    for name in {delivery.destination for delivery in failed}:
+        _queue(session, study.id, study.revision, name, now)
+    return len(failed)
+
+
+def wake(session: Session, destination: str, *, now: datetime) -> None:
+    """The destination answers again: what waits for it need not wait any longer."""
+    session.execute(
+        update(Job)
+        .where(
+            Job.kind == JobKind.DELIVER,
+            Job.destination == destination,
+            Job.state == JobState.QUEUED,
+            Job.run_after > now,
+        )
+        .values(run_after=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _queue(session: Session, study_id: int, revision: int, destination: str, now: datetime) -> None:
+    study = session.get_one(Study, study_id)
+    queue.add(
+        session,
+        JobKind.DELIVER,
+        study_id=study_id,
+        destination=destination,
+        revision=revision,
+        priority=study.priority,
+        now=now,
+    )

@@ -1,0 +1,121 @@
+"""Group commit: films that arrive at the same time share one transaction, and each waits for its commit."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from concurrent.futures import Future
+from datetime import timedelta
+
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from clearfilm.errors import StorageError
+from db import intake
+from db.intake import Outcome, ReceivedFilm
+from db.session import Database
+
+logger = logging.getLogger(__name__)
+
+_MOST = 64
+"""Films in one transaction; it holds SQLite's one write lock."""
+
+
+_Waiting = tuple[ReceivedFilm, Future[Outcome]]
+
+
+class CommitUnknown(StorageError):
+    """The connection broke while the commit was under way: the rows may be there or not."""
+
+
+class Commits:
+    """Records films, each call as one film, several of them in one transaction.
+
+    Parameters
+    ----------
+    database : Database
+    quiet : datetime.timedelta
+        See `db.intake.record`.
+    """
+
+    def __init__(self, database: Database, quiet: timedelta) -> None:
+        self._database = database
+        self._quiet = quiet
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
+        self._thread.start()
+
+    def record(self, film: ReceivedFilm) -> Outcome:
+        """Return when the film's rows are committed.
+
+        Raises
+        ------
+        StorageError
+            If they are not; `CommitUnknown` if nobody can tell.
+        """
+        future: Future[Outcome] = Future()
+        self._waiting.put((film, future))
+        return future.result()
+
+    def close(self) -> None:
+        """End after the films that wait already."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch = [first]
+            while len(batch) < _MOST and not self._waiting.empty():
+                item = self._waiting.get()
+                if item is None:
+                    self._waiting.put(None)
+                    break
+                batch.append(item)
+            self._settle(batch)
+
+    def _settle(self, batch: list[_Waiting]) -> None:
+        try:
+            outcomes = self._commit([film for film, _ in batch])
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(error, OperationalError):
+                _fail(batch, StorageError("the database is locked or away"), error)
+            else:
+                self._settle_each(batch)
+        except StorageError as error:
+            _fail(batch, error, error.__cause__)
+        except Exception:  # noqa: BLE001 - whatever one film does to the database, the others go on
+            self._settle_each(batch)
+        else:
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                future.set_result(outcome)
+
+    def _settle_each(self, batch: list[_Waiting]) -> None:
+        """One film that the database will not take must not fail the others."""
+        for film, future in batch:
+            try:
+                [outcome] = self._commit([film])
+            except Exception as error:  # noqa: BLE001 - raised again where the film is served
+                _fail([(film, future)], StorageError("the database did not take the film"), error)
+            else:
+                future.set_result(outcome)
+
+    def _commit(self, films: list[ReceivedFilm]) -> list[Outcome]:
+        committing = False
+        try:
+            with self._database.begin() as session:
+                now = self._database.now(session)
+                outcomes = [intake.record(session, film, now=now, quiet=self._quiet) for film in films]
+                session.flush()
+                committing = True
+        except DBAPIError as error:
+            if committing:
+                raise CommitUnknown("the outcome of a commit is unknown") from error
+            raise
+        return outcomes
+
+
+def _fail(batch: list[_Waiting], failure: StorageError, cause: BaseException | None) -> None:
+    # The driver's message may quote a patient's name; its type says enough.
+    logger.error("films not recorded", extra={"films": len(batch), "cause": type(cause).__name__})
+    for _, future in batch:
+        future.set_exception(failure)

@@ -1,0 +1,256 @@
+"""Association requests, C-ECHO and C-STORE as this node answers them."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from pydicom import Dataset
+from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_STORE
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from clearfilm.config import Config
+from clearfilm.crashpoints import crash_point
+from clearfilm.dicom import statuses
+from clearfilm.dicom.header import ScannedObject
+from clearfilm.dicom.uids import is_valid_uid
+from clearfilm.errors import RefusedObject, StorageError
+from db import audit
+from db.intake import Outcome, ReceivedFilm
+from db.models import Instance, Result
+from db.session import Database
+from storescp.commits import Commits, CommitUnknown
+from storescp.hardening import AcceptedAssociation, ProtocolViolation
+from storescp.policy import CONGESTION, SECONDARY_CAPTURE, Denials, Policy, Rejection, supported_contexts
+from storescp.storage import DiskGuard, IncomingFilm, Origin
+
+logger = logging.getLogger(__name__)
+
+_COMMENT_LENGTH = 64  # Error Comment (0000,0902) is an LO
+
+
+class Node:
+    """The listener's answers; one for all its associations.
+
+    Parameters
+    ----------
+    config : Config
+    database : Database
+    commits : Commits
+    """
+
+    def __init__(self, config: Config, database: Database, commits: Commits) -> None:
+        self._data_folder: Path = config.data_folder
+        self._maximum_bytes = config.listener.maximum_object_megabytes * 1_000_000
+        self._database = database
+        self._commits = commits
+        self._guard = DiskGuard(config.data_folder, config.disk)
+        self._policy = Policy(config)
+        self._denials = Denials(self._report_denial)
+        self._contexts = {sender.name: supported_contexts(sender) for sender in config.senders}
+        self._strangers_contexts = supported_contexts(None)
+
+    @property
+    def handlers(self) -> list[evt.EventHandlerType]:
+        """For pynetdicom."""
+        return [
+            (evt.EVT_REQUESTED, self.on_requested),
+            (evt.EVT_C_ECHO, self.on_echo),
+            (evt.EVT_C_STORE, self.on_store),
+        ]
+
+    def on_requested(self, event: evt.Event) -> None:
+        """Accept or reject an association, and choose its presentation contexts."""
+        association = cast(AcceptedAssociation, event.assoc)
+        request = association.requestor.primitive
+        assert request is not None
+        calling = request.calling_ae_title.strip()
+        decision = self._policy.decide(request.called_ae_title.strip(), calling, association.peer)
+        if isinstance(decision, Rejection):
+            self._denials.add(calling, association.peer, decision.reason)
+        elif self._guard.is_critical:
+            logger.error("association rejected: the disk is nearly full", extra={"peer": association.peer})
+            decision = CONGESTION
+        if isinstance(decision, Rejection):
+            association.acse.send_reject(decision.result, decision.source, decision.diagnostic)
+            association.kill()
+            return
+        association.sender = decision
+        association.acceptor.supported_contexts = (
+            self._contexts[decision.name] if decision else self._strangers_contexts
+        )
+
+    def on_echo(self, _event: evt.Event) -> int:
+        """Answer a C-ECHO."""
+        return statuses.SUCCESS
+
+    def open(self, association: AcceptedAssociation, request: C_STORE, context_id: int) -> StoreRequest:
+        """Begin a C-STORE; a refusal is kept until the data set has passed, as the protocol wants."""
+        assert association.sender is not None, "strangers have no storage context"
+        context = association._accepted_cx[context_id]
+        origin = Origin(
+            sender=association.sender.name,
+            calling_ae_title=(association.requestor.ae_title or "").strip(),
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+        )
+        store = StoreRequest(self._maximum_bytes)
+        try:
+            if origin.sop_class_uid != context.abstract_syntax:
+                raise RefusedObject(statuses.SOP_CLASS_NOT_SUPPORTED, "SOP class differs from the presentation context")
+            if not is_valid_uid(origin.sop_instance_uid):
+                raise RefusedObject(statuses.INVALID_SOP_INSTANCE, "SOP Instance UID is not a UID")
+            self._guard.require_space()
+            store.film = IncomingFilm(self._data_folder, origin)
+        except Exception as error:  # noqa: BLE001 - the edge around one request
+            store.refusal = error
+        return store
+
+    def on_store(self, event: evt.Event) -> int | Dataset:
+        """Answer a C-STORE whose data set has come completely."""
+        association = cast(AcceptedAssociation, event.assoc)
+        store = cast(StoreRequest, association.dul.receiver)
+        facts = {"peer": association.peer, "bytes": store.size}
+        if association.sender is not None:
+            facts["sender"] = association.sender.name
+        try:
+            outcome = self._store(store)
+        except Exception as error:  # noqa: BLE001 - the edge around one request
+            return self._refuse(error, facts)
+        finally:
+            store.close()
+        facts["milliseconds"] = round((time.monotonic() - store.began_at) * 1000)
+        logger.info(outcome, extra=facts | {"sop_instance_uid": event.request.AffectedSOPInstanceUID})
+        crash_point("committed-before-answer")
+        return statuses.SUCCESS
+
+    def _store(self, store: StoreRequest) -> str:
+        """Check, make durable, record; what became of the film."""
+        if store.refusal is not None:
+            raise store.refusal
+        film = store.film
+        assert film is not None
+        scanned, attributes = film.examine()
+        _check_identity(film.origin, scanned)
+        if self._is_own_result(scanned):
+            return "own result came back: not stored"
+        received = film.publish(scanned, attributes)
+        try:
+            outcome = self._commits.record(received)
+        except CommitUnknown:
+            store.film = None  # the rows may name this file; the next start makes them agree
+            film.keep()
+            raise
+        if outcome is Outcome.DUPLICATE:
+            self._replace_if_lost(film, received)
+            return "film received again: nothing stored"
+        store.film = None
+        film.keep()
+        return "film stored" if outcome is Outcome.NEW else "film stored beside another of the same UID"
+
+    def _replace_if_lost(self, film: IncomingFilm, received: ReceivedFilm) -> None:
+        """The sender will forget these bytes: the file that is told to hold them must exist."""
+        statement = select(Instance.path).where(
+            Instance.sop_instance_uid == received.sop_instance_uid, Instance.digest == received.digest
+        )
+        with self._database.read() as session:
+            path = session.scalars(statement).one_or_none()
+        if path is not None and not (self._data_folder / path).exists():
+            film.move(self._data_folder / path)
+            logger.error("lost file of a film restored by its sender", extra={"path": path})
+
+    def _is_own_result(self, scanned: ScannedObject) -> bool:
+        if scanned.sop_class_uid != SECONDARY_CAPTURE:
+            return False
+        with self._database.read() as session:
+            statement = select(Result.id).where(Result.sop_instance_uid == scanned.sop_instance_uid)
+            return session.scalars(statement).first() is not None
+
+    def _refuse(self, error: Exception, facts: dict[str, Any]) -> Dataset:
+        """The answer to a request that failed, whatever the reason."""
+        if isinstance(error, RefusedObject):
+            status, reason = error.status, error.reason
+        elif isinstance(error, StorageError):
+            if isinstance(error.__cause__, OSError):
+                self._guard.report(error.__cause__)
+            status, reason = statuses.OUT_OF_RESOURCES, str(error)
+        elif isinstance(error, SQLAlchemyError):
+            status, reason = statuses.OUT_OF_RESOURCES, "the database is locked or away"
+        else:
+            incident = secrets.token_hex(4)
+            status, reason = statuses.PROCESSING_FAILURE, f"internal error, incident {incident}"
+            logger.error("internal error", exc_info=error, extra={"incident": incident})
+        logger.warning("film refused", extra=facts | {"status": f"{status:#06x}", "reason": reason})
+        answer = Dataset()
+        answer.Status = status
+        answer.ErrorComment = reason[:_COMMENT_LENGTH]
+        return answer
+
+    def _report_denial(self, calling_ae_title: str, address: str, reason: str, passed_over: int) -> None:
+        facts = {"calling_ae_title": calling_ae_title, "peer": address, "reason": reason}
+        logger.warning("association denied", extra=facts | {"denials_not_logged": passed_over})
+        try:
+            with self._database.begin() as session:
+                audit.record(
+                    session,
+                    "association denied",
+                    actor=f"{calling_ae_title} at {address}",
+                    now=datetime.now(UTC),
+                    reason=reason,
+                    denials_not_recorded=passed_over,
+                )
+        except SQLAlchemyError as error:
+            logger.error("denial not audited", extra={"cause": type(error).__name__})  # noqa: TRY400
+
+
+class StoreRequest:
+    """A C-STORE request whose data set is arriving.
+
+    Parameters
+    ----------
+    maximum_bytes : int
+        A longer data set ends the association.
+    """
+
+    def __init__(self, maximum_bytes: int) -> None:
+        self.began_at = time.monotonic()
+        self.size = 0
+        self.film: IncomingFilm | None = None
+        self.refusal: Exception | None = None
+        self._maximum_bytes = maximum_bytes
+
+    def append(self, fragment: memoryview) -> None:
+        """Take the next bytes; those of a refused film only pass by."""
+        self.size += len(fragment)
+        if self.size > self._maximum_bytes:
+            raise ProtocolViolation(f"a data set of more than {self._maximum_bytes} bytes")
+        if self.film is not None and self.refusal is None:
+            try:
+                self.film.append(fragment)
+            except StorageError as error:
+                self.refusal = error
+                self.close()
+
+    def close(self) -> None:
+        """Leave nothing behind of a film that is not to be kept."""
+        if self.film is not None:
+            self.film.discard()
+            self.film = None
+
+    discard = close
+
+
+def _check_identity(origin: Origin, scanned: ScannedObject) -> None:
+    if scanned.sop_class_uid != origin.sop_class_uid:
+        raise RefusedObject(statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "SOP class of data set and command differ")
+    if scanned.sop_instance_uid != origin.sop_instance_uid:
+        raise RefusedObject(
+            statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "SOP Instance UID of data set and command differ"
+        )

@@ -1,0 +1,233 @@
+"""Job kind `analyse`: decode, gate, read by the network, store score and map.
+
+While the network reads one micro-batch, the decoder children prepare the next: films that wait are
+claimed ahead, up to two batches.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from clearfilm.vision.engine import Reading
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from clearfilm.config import Config
+from clearfilm.crashpoints import crash_point
+from clearfilm.dicom.pixels import PREPROCESSING_ID, PreparedFilm
+from clearfilm.errors import LostLease, NotAnalysable, StorageError
+from clearfilm.process import process_name
+from db import conclusions, queue
+from db.models import Analysis, Instance, InstanceState, JobKind
+from db.queue import ClaimedJob
+from db.session import Database
+from worker import failures
+from worker.decoder import DecoderPool
+from worker.leases import Leases
+from worker.model import ActiveModel, LoadedModel
+from worker.store import FilmMap, Store
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+RETRY = timedelta(seconds=30)
+UNUSUAL_IMAGE = "the image is unlike the frontal chest films that the model knows"
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A claimed film on its way through a decoder."""
+
+    job: ClaimedJob
+    prepared: Future[PreparedFilm]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one film: a reading with its stored map, or a reason."""
+
+    job: ClaimedJob
+    reading: Reading | None = None
+    map_path: str | None = None
+    facts: dict[str, Any] | None = None
+    reason: str | None = None
+    postponed: str | None = None  # the disk did not take the map; another try may
+
+
+class Analyser:
+    """The loop of the analysing process.
+
+    Parameters
+    ----------
+    config : Config
+        Sections `worker` and `study` are used.
+    database : Database
+        Of this process.
+    store : Store
+        Films in, maps out.
+    decoders : DecoderPool
+        Child processes that decode and gate.
+    model : ActiveModel
+        The network; follows the database's active bundle.
+    leases : Leases
+        Heartbeat of the claimed jobs.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        store: Store,
+        decoders: DecoderPool,
+        model: ActiveModel,
+        leases: Leases,
+    ) -> None:
+        self._batch_size = config.worker.batch_size
+        self._quiet = timedelta(seconds=config.study.quiet_seconds)
+        self._database = database
+        self._store = store
+        self._decoders = decoders
+        self._model = model
+        self._leases = leases
+        self._owner = process_name()
+        self._waiting: deque[Waiting] = deque()
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; films that were claimed by then are finished first."""
+        while not stop.is_set() or self._waiting:
+            if not stop.is_set():
+                self._claim_ahead()
+            batch = self._take_decoded()
+            if batch:
+                self._analyse_or_strike(batch)
+            elif not self._waiting:
+                stop.wait(POLL_SECONDS)
+
+    def _claim_ahead(self) -> None:
+        """Claim until two micro-batches wait. One transaction for all: each commit is an fsync."""
+        room = 2 * self._batch_size - len(self._waiting)
+        claimed: list[tuple[ClaimedJob, str]] = []
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            while len(claimed) < room:
+                job = queue.claim(session, JobKind.ANALYSE, owner=self._owner, now=now)
+                if job is None:
+                    break
+                path = session.scalars(select(Instance.path).where(Instance.id == job.instance_id)).one()
+                claimed.append((job, path))
+        for job, path in claimed:
+            self._leases.hold(job)
+            crash_point("claimed")
+            self._waiting.append(Waiting(job, self._decoders.submit(self._store.path(path))))
+
+    def _take_decoded(self) -> list[Waiting]:
+        """Films whose decoding has ended, oldest first, at most a micro-batch; waits a little for the first."""
+        if not self._waiting:
+            return []
+        wait([self._waiting[0].prepared], timeout=POLL_SECONDS)
+        batch: list[Waiting] = []
+        while self._waiting and len(batch) < self._batch_size and self._waiting[0].prepared.done():
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _analyse_or_strike(self, batch: Sequence[Waiting]) -> None:
+        """The edge around one micro-batch: whatever goes wrong, its films are given back or fail visibly."""
+        try:
+            self._analyse(batch)
+        except Exception as error:
+            logger.exception("analysis failed", extra={"job_ids": [waiting.job.id for waiting in batch]})
+            for waiting in batch:
+                self._leases.release(waiting.job)
+                failures.strike(self._database, waiting.job, error, retry=RETRY, quiet=self._quiet)
+
+    def _analyse(self, batch: Sequence[Waiting]) -> None:
+        model = self._model.current()
+        outcomes: list[Outcome] = []
+        readable: list[tuple[ClaimedJob, PreparedFilm]] = []
+        for waiting in batch:
+            try:
+                readable.append((waiting.job, waiting.prepared.result()))
+            except NotAnalysable as error:
+                outcomes.append(Outcome(waiting.job, reason=error.reason))
+        if readable:
+            crash_point("middle-of-inference")
+            readings = model.engine.run(np.stack([film.network_input for _, film in readable]))
+            for (job, film), reading in zip(readable, readings, strict=True):
+                outcomes.append(self._keep(job, film, reading, model))
+        self._publish(outcomes, model)
+
+    def _keep(self, job: ClaimedJob, film: PreparedFilm, reading: Reading, model: LoadedModel) -> Outcome:
+        if reading.unusual:
+            return Outcome(job, reason=UNUSUAL_IMAGE)
+        try:
+            path = self._store.write_map(FilmMap(evidence=reading.evidence, display=film.display))
+        except StorageError as error:
+            return Outcome(job, postponed=str(error))
+        crash_point("result-file-before-commit")
+        facts = {**vars(film.facts), "feature_distance": reading.distance}
+        return Outcome(job, reading=reading, map_path=path, facts=facts)
+
+    def _publish(self, outcomes: Sequence[Outcome], model: LoadedModel) -> None:
+        """Write all outcomes of a micro-batch in one transaction; a lost lease only undoes its own film."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            for outcome in outcomes:
+                try:
+                    with session.begin_nested():
+                        self._publish_one(session, outcome, model, now)
+                except LostLease:
+                    logger.warning("lease lost, nothing published", extra={"job_id": outcome.job.id})
+        for outcome in outcomes:
+            self._leases.release(outcome.job)
+            logger.info(
+                "film analysed" if outcome.reading else "film not analysed",
+                extra={
+                    "job_id": outcome.job.id,
+                    "instance_id": outcome.job.instance_id,
+                    "reason": outcome.reason,
+                },
+            )
+
+    def _publish_one(self, session: Session, outcome: Outcome, model: LoadedModel, now: datetime) -> None:
+        job = outcome.job
+        if outcome.postponed:
+            queue.postpone(session, job, run_after=now + RETRY, error=outcome.postponed)
+            return
+        queue.finish(session, job, now=now)
+        instance = session.get_one(Instance, job.instance_id)
+        if outcome.reading is None:
+            instance.state, instance.reason = InstanceState.NOT_ANALYSED, outcome.reason
+        else:
+            instance.state, instance.reason = InstanceState.ANALYSED, None
+            _write_analysis(session, instance.id, outcome, model, now)
+        conclusions.request(session, job.study_id, quiet=self._quiet, now=now)
+
+
+def _write_analysis(session: Session, instance_id: int, outcome: Outcome, model: LoadedModel, now: datetime) -> None:
+    reading = outcome.reading
+    assert reading is not None
+    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(
+        make(Analysis)
+        .values(
+            instance_id=instance_id,
+            model_id=model.row_id,
+            score=reading.score,
+            logit=reading.logit,
+            above=not reading.below_operating_point,
+            map_path=outcome.map_path,
+            preprocessing_id=PREPROCESSING_ID,
+            device=model.engine.describe(),
+            facts=outcome.facts,
+            created_at=now,
+        )
+        # Read before by the same bundle: the first reading stands.
+        .on_conflict_do_nothing(index_elements=[Analysis.instance_id, Analysis.model_id])
+    )

@@ -1,0 +1,104 @@
+"""The processes of this folder: `worker`, `deliver` and `schedule`."""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from clearfilm.config import Config
+from clearfilm.process import notify_ready, stop_event
+from db import schema
+from db.session import Database
+from worker.leases import Leases
+from worker.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+def analyse_and_conclude(config: Config) -> None:
+    """Run until SIGTERM: films to readings, quiet studies to results.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+
+    Raises
+    ------
+    StartupError, BundleError
+        If the process cannot begin to work.
+    """
+    # Torch comes with these; the other processes of this module start without it.
+    from worker.analyse import Analyser
+    from worker.conclude import Concluder
+    from worker.decoder import DecoderPool
+    from worker.model import ActiveModel
+
+    stop = stop_event()
+    database = _open(config)
+    store = Store(config.data_folder)
+    with ExitStack() as stack:
+        leases = stack.enter_context(Leases(database))
+        decoders = stack.enter_context(DecoderPool(config))
+        model = ActiveModel(config, database)
+        concluder = Concluder(config, database, store, leases)
+        analyser = Analyser(config, database, store, decoders, model, leases)
+        logger.info("worker ready", extra={"device": model.current().engine.describe()})
+        notify_ready()
+        _run_together([concluder.run, analyser.run], stop)
+    database.close()
+
+
+def deliver(config: Config) -> None:
+    """Run until SIGTERM: waiting results to every destination. Raises StartupError."""
+    from worker.deliver import Courier
+
+    stop = stop_event()
+    database = _open(config)
+    store = Store(config.data_folder)
+    with Leases(database) as leases:
+        couriers = [
+            Courier(destination, config.node.ae_title, database, store, leases) for destination in config.destinations
+        ]
+        notify_ready()
+        _run_together([courier.run for courier in couriers], stop)
+    database.close()
+
+
+def schedule(config: Config) -> None:
+    """Run until SIGTERM: everything that happens by the clock. Raises StartupError."""
+    from worker.schedule import Schedule
+
+    stop = stop_event()
+    database = _open(config)
+    with database.only_one("schedule"):
+        notify_ready()
+        Schedule(config, database).run(stop)
+    database.close()
+
+
+def _open(config: Config) -> Database:
+    database = Database(config.database_url)
+    schema.prepare(database)
+    return database
+
+
+def _run_together(loops: list[Callable[[threading.Event], None]], stop: threading.Event) -> None:
+    """Run every loop in a thread; one that dies of an error stops all, and the process fails loudly."""
+    errors: list[BaseException] = []
+
+    def guarded(loop: Callable[[threading.Event], None]) -> None:
+        try:
+            loop(stop)
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            errors.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=guarded, args=(loop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,1 @@
+"""The DICOM objects that go back into the study: Secondary Capture and structured report."""

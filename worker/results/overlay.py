@@ -1,0 +1,300 @@
+"""The picture of a Secondary Capture: the film, strips with words above and below it, evidence where it is.
+
+The film's grey values stay as they are but for thin contours and a light wash inside them. One colour
+scale serves all studies, so that a colour always means the same evidence.
+"""
+
+from datetime import datetime
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from clearfilm.triage import Decision
+from worker.results.model import Film, ModelIdentity, StudyConclusion
+from worker.results.words import NOT_DIAGNOSTIC, film_number, plain, score_words
+
+# Below this the words cannot be read beside the film: smaller films are enlarged.
+MINIMUM_EDGE: Final = 768
+
+_Image = NDArray[np.uint8]
+# OpenCV's stubs know no element types.
+_Array = NDArray[Any]
+
+
+class Colour(NamedTuple):
+    """Red, green, blue, 0 to 255."""
+
+    red: int
+    green: int
+    blue: int
+
+
+_STRIP: Final = Colour(15, 18, 22)
+_HAIRLINE: Final = Colour(52, 59, 67)
+_TEXT: Final = Colour(232, 236, 240)
+_QUIET: Final = Colour(150, 160, 170)
+_HALO: Final = Colour(12, 10, 14)
+_CONTOUR: Final = Colour(255, 206, 120)
+# Colour and shape say the same; neither is needed alone. Told apart with every kind of colour blindness.
+_DECISION_COLOURS: Final = {
+    Decision.SIGNIFICANT_FINDING: Colour(255, 182, 72),
+    Decision.NO_SIGNIFICANT_FINDING: Colour(126, 196, 232),
+    Decision.NOT_ANALYSED: Colour(184, 190, 198),
+}
+# Purple to pale yellow, lightness rising evenly: readable in print and with every kind of colour blindness.
+_RAMP_ANCHORS: Final = (
+    Colour(116, 32, 112),
+    Colour(178, 44, 94),
+    Colour(226, 82, 56),
+    Colour(250, 142, 40),
+    Colour(254, 204, 84),
+    Colour(252, 246, 190),
+)
+_WASH: Final = 0.2
+_TRIANGLE: Final = ((0, -1), (1.12, 0.9), (-1.12, 0.9))
+_BAR: Final = ((-1, -0.2), (1, -0.2), (1, 0.2), (-1, 0.2))
+_NOTHING: Final = "nothing is drawn below the operating point"
+# Sizes for a film of 1024 pixels.
+_MARGIN: Final = 20
+_LEGEND: Final = 250
+# Pixels on each side over which outlines are averaged.
+_SMOOTHING: Final = 12
+# Sub-pixel bits of coordinates for OpenCV.
+_SHIFT: Final = 4
+
+
+def draw(conclusion: StudyConclusion, index: int) -> _Image:
+    """Draw the picture for one analysed film.
+
+    Parameters
+    ----------
+    conclusion : StudyConclusion
+    index : int
+        Which of its films, from 0; it must be analysed.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(rows, columns, 3)``, uint8, RGB: a strip with decision and score, the film, a strip with
+        origin and legend. Films smaller than `MINIMUM_EDGE` are enlarged. Nothing is drawn on a film
+        below the operating point.
+    """
+    film, model = conclusion.films[index], conclusion.model
+    assert film.display is not None
+    assert film.evidence is not None
+    assert model is not None
+    picture: _Array = cv2.cvtColor(_enlarged(film.display), cv2.COLOR_GRAY2RGB)
+    drawn = film.above and draw_evidence(picture, film.evidence, model)
+    width, scale = picture.shape[1], max(picture.shape[:2]) / 1024
+    top = _top_strip(conclusion, index, width, scale)
+    bottom = _bottom_strip(conclusion, film, drawn=drawn, width=width, scale=scale)
+    return np.concatenate([top, picture, bottom])
+
+
+def draw_evidence(picture: _Image, evidence: NDArray[np.float32], model: ModelIdentity) -> bool:
+    """Draw contours, wash and peak onto a picture, in place.
+
+    Parameters
+    ----------
+    picture : numpy.ndarray
+        Shape ``(rows, columns, 3)``, uint8, RGB, contiguous.
+    evidence : numpy.ndarray
+        Shape ``(h, w)``, float32, log-odds; spans the picture from edge to edge.
+    model : ModelIdentity
+        Threshold and top of the scale.
+
+    Returns
+    -------
+    bool
+        Whether any cell passes the threshold; if not, nothing is drawn.
+    """
+    if not evidence.max() >= model.evidence_threshold:
+        return False
+    rows, columns = picture.shape[:2]
+    surface: Any = cv2.resize(evidence, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    inside: Any = cv2.compare(surface, model.evidence_threshold, cv2.CMP_GE)
+    _wash(picture, surface, inside, model)
+    thickness = max(2, round(max(rows, columns) / 512))
+    _lines(picture, _outlines(inside), thickness, closed=True)
+    _lines(picture, _cross(evidence, rows, columns), thickness, closed=False)
+    return True
+
+
+def ramp() -> _Image:
+    """The colour scale: shape ``(256, 3)``, uint8, RGB, from the evidence threshold to the ceiling."""
+    places = np.linspace(0, 255, len(_RAMP_ANCHORS))
+    channels = [np.interp(np.arange(256), places, channel) for channel in zip(*_RAMP_ANCHORS, strict=True)]
+    return np.stack(channels, axis=1).round().astype(np.uint8)
+
+
+def _enlarged(display: _Array) -> _Array:
+    factor = MINIMUM_EDGE / max(display.shape)
+    if factor <= 1:
+        return display
+    return cv2.resize(display, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+
+
+def _wash(picture: _Array, surface: _Array, inside: _Array, model: ModelIdentity) -> None:
+    left, top, width, height = cv2.boundingRect(inside)
+    part = np.s_[top : top + height, left : left + width]
+    span = model.evidence_ceiling - model.evidence_threshold
+    level = cv2.convertScaleAbs(
+        np.maximum(surface[part], model.evidence_threshold),
+        alpha=255 / span,
+        beta=-255 * model.evidence_threshold / span,
+    )
+    colours = cv2.applyColorMap(level, ramp()[:, None, :])
+    mixed = cv2.addWeighted(picture[part], 1 - _WASH, colours, _WASH, 0)
+    cv2.copyTo(mixed, inside[part], picture[part])
+
+
+def _outlines(inside: _Array) -> list[_Array]:
+    """Closed outlines in sub-pixel units; one that meets an edge of the picture runs on outside of it."""
+    outside = 2 * _SMOOTHING
+    padded = cv2.copyMakeBorder(inside, outside, outside, outside, outside, cv2.BORDER_REPLICATE)
+    found, _ = cv2.findContours(padded, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(-outside, -outside))
+    return [_smooth(outline[:, 0, :]) for outline in found]
+
+
+def _smooth(points: _Array) -> _Array:
+    """A closed outline without the steps of the pixel grid, in sub-pixel units."""
+    reach = min(_SMOOTHING, len(points) // 4)
+    ring = np.concatenate([points[len(points) - reach :], points, points[:reach]])
+    sums = np.cumsum(np.concatenate([np.zeros((1, 2), np.int64), ring]), axis=0)
+    window = 2 * reach + 1
+    return _subpixel((sums[window:] - sums[:-window]) / window)
+
+
+def _cross(evidence: _Array, rows: int, columns: int) -> list[_Array]:
+    """The two strokes that mark the cell with the most evidence."""
+    row, column = np.unravel_index(int(np.argmax(evidence)), evidence.shape)
+    centre = np.array([(column + 0.5) / evidence.shape[1] * columns, (row + 0.5) / evidence.shape[0] * rows])
+    arm = max(rows, columns) / 128
+    strokes = np.array([[[-arm, 0], [arm, 0]], [[0, -arm], [0, arm]]])
+    return [_subpixel(stroke + centre) for stroke in strokes]
+
+
+def _lines(picture: _Array, lines: list[_Array], thickness: int, *, closed: bool) -> None:
+    for colour, width in ((_HALO, thickness + 2), (_CONTOUR, thickness)):
+        cv2.polylines(picture, lines, closed, colour, width, cv2.LINE_AA, _SHIFT)
+
+
+def _subpixel(points: _Array) -> _Array:
+    return np.round(points * (1 << _SHIFT)).astype(np.int32)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+class _Strip:
+    """A band of words; sizes and places are for a film of 1024 pixels and scaled."""
+
+    def __init__(self, width: int, height: float, scale: float) -> None:
+        self.scale = scale
+        self.width = width / scale
+        self.image = Image.new("RGB", (width, round(height * scale)), _STRIP)
+        self._draw = ImageDraw.Draw(self.image)
+
+    def text(self, x: float, y: float, words: str, size: float, colour: Colour, anchor: str = "ls") -> None:
+        place = (x * self.scale, y * self.scale)
+        self._draw.text(place, words, fill=colour, font=_font(round(size * self.scale)), anchor=anchor)
+
+    def pixels(self) -> _Image:
+        return np.array(self.image)
+
+
+def _length(words: str, size: float, scale: float) -> float:
+    return _font(round(size * scale)).getlength(words) / scale
+
+
+def _fitted(words: str, size: float, scale: float, room: float) -> str:
+    if _length(words, size, scale) <= room:
+        return words
+    while words and _length(words + "...", size, scale) > room:
+        words = words[:-1]
+    return words.rstrip() + "..."
+
+
+def _top_strip(conclusion: StudyConclusion, index: int, width: int, scale: float) -> _Image:
+    decision, score = conclusion.decision, score_words(conclusion, index)
+    if len(conclusion.films) > 1:
+        score = f"{film_number(conclusion, index)} · {score}"
+    headline, indent, room = decision.words.upper(), 58, width / scale - _MARGIN
+    beside = indent + _length(headline, 30, scale) + 2 * _MARGIN + _length(score, 21, scale) <= room
+    lines = [] if beside else [(score, 21, _TEXT)]
+    if decision is Decision.NOT_ANALYSED:
+        lines.append((plain(conclusion.reason), 19, _QUIET))
+    strip = _Strip(width, 64 + 30 * len(lines), scale)
+    strip.text(indent, 43, headline, 30, _DECISION_COLOURS[decision])
+    if beside:
+        strip.text(room, 43, score, 21, _TEXT, "rs")
+    for row, (words, size, colour) in enumerate(lines):
+        strip.text(indent, 75 + 30 * row, _fitted(words, size, scale, room - indent), size, colour)
+    pixels = strip.pixels()
+    _shape(pixels, decision, scale)
+    pixels[-1:] = _HAIRLINE
+    return pixels
+
+
+def _bottom_strip(conclusion: StudyConclusion, film: Film, *, drawn: bool, width: int, scale: float) -> _Image:
+    model, moment = conclusion.model, conclusion.concluded_at
+    assert model is not None
+    lines = (
+        (f"{NOT_DIAGNOSTIC} · {plain(model.note)}", _TEXT),
+        (f"{plain(model.name)} {plain(model.version)} · {moment:%Y-%m-%d %H:%M} {_zone(moment)}", _QUIET),
+    )
+    room = width / scale - 2 * _MARGIN
+    beside = max(_length(words, 17, scale) for words, _ in lines) + _LEGEND + _MARGIN <= room
+    strip = _Strip(width, 74 if beside else 136, scale)
+    for row, (words, colour) in enumerate(lines):
+        strip.text(_MARGIN, 31 + 26 * row, _fitted(words, 17, scale, room), 17, colour)
+    x, y = (_MARGIN + room - _LEGEND, 0) if beside else (_MARGIN, 62)
+    if drawn:
+        pixels = _legend(strip, model, film, x, y)
+    else:
+        words = f"no region above the evidence threshold {model.evidence_threshold:g}" if film.above else _NOTHING
+        strip.text(x + _LEGEND * beside, y + 31, words, 15, _QUIET, "rs" if beside else "ls")
+        pixels = strip.pixels()
+    pixels[:1] = _HAIRLINE
+    return pixels
+
+
+def _legend(strip: _Strip, model: ModelIdentity, film: Film, x: float, y: float) -> _Image:
+    assert film.evidence is not None
+    low, high, peak = model.evidence_threshold, model.evidence_ceiling, float(film.evidence.max())
+    strip.text(x, y + 27, "evidence, log-odds", 15, _QUIET)
+    strip.text(x + _LEGEND, y + 27, f"peak {peak:.1f}", 15, _TEXT, "rs")
+    strip.text(x, y + 62, f"{low:g}", 14, _QUIET)
+    strip.text(x + _LEGEND, y + 62, f"{high:g}+", 14, _QUIET, "rs")
+    pixels, scale = strip.pixels(), strip.scale
+    left, right = round(x * scale), round((x + _LEGEND) * scale)
+    levels = np.linspace(0, 255, right - left).round().astype(np.intp)
+    pixels[round((y + 37) * scale) : round((y + 45) * scale), left:right] = ramp()[levels]
+    mark = x + _LEGEND * min(max((peak - low) / (high - low), 0), 1)
+    for colour, reach in ((_STRIP, 3.5), (_TEXT, 1.5)):
+        part = round((mark - reach) * scale), round((mark + reach) * scale)
+        pixels[round((y + 34) * scale) : round((y + 48) * scale), part[0] : part[1]] = colour
+    return pixels
+
+
+def _zone(moment: datetime) -> str:
+    offset = moment.strftime("%z")
+    return "UTC" if offset == "+0000" else f"UTC{offset[:3]}:{offset[3:5]}"
+
+
+def _shape(pixels: _Image, decision: Decision, scale: float) -> None:
+    colour, centre, size = _DECISION_COLOURS[decision], np.array([32, 32.5]), 11.5
+    if decision is Decision.NO_SIGNIFICANT_FINDING:
+        radius = round(size * 0.86 * scale * (1 << _SHIFT))
+        thickness = max(2, round(3.4 * scale))
+        cv2.circle(pixels, _subpixel(centre * scale).tolist(), radius, colour, thickness, cv2.LINE_AA, _SHIFT)
+        return
+    corners = _TRIANGLE if decision is Decision.SIGNIFICANT_FINDING else _BAR
+    points = _subpixel((np.array(corners) * size + centre) * scale)
+    cv2.fillPoly(pixels, [points], colour, cv2.LINE_AA, _SHIFT)

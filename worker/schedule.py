@@ -1,0 +1,187 @@
+"""What happens by the clock: one APScheduler process, which holds a lock while it works."""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy import exists, select
+
+from clearfilm.config import Config
+from clearfilm.files import TEMPORARY_SUFFIX
+from db import audit, conclusions, deliveries, queue
+from db.models import Analysis, Instance, Job, JobState, Result, Study, StudyState
+from db.session import Database
+from worker import failures
+from worker.store import MAPS, RESULTS
+
+logger = logging.getLogger(__name__)
+
+BACKUPS = "backups"
+# A file without a row that is younger may be on its way to one.
+ORPHAN_AGE_SECONDS = 3600.0
+COMMITMENT_SILENCE = timedelta(hours=1)
+
+
+class Schedule:
+    """The node's periodic work; every task can be repeated at any time without harm.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+    database : Database
+        Of this process.
+    """
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._config = config
+        self._database = database
+        self._quiet = timedelta(seconds=config.study.quiet_seconds)
+        self._low_on_disk = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set."""
+        scheduler = BackgroundScheduler(
+            timezone=UTC,
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        scheduler.add_listener(_report_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+        tasks: list[tuple[Callable[[], None], timedelta]] = [
+            (self.end_exhausted_jobs, timedelta(seconds=10)),
+            (self.conclude_forgotten_studies, timedelta(minutes=1)),
+            (self.guard_disk, timedelta(minutes=1)),
+            (self.checkpoint, timedelta(minutes=1)),
+            (self.repeat_commitment_requests, timedelta(minutes=10)),
+            (self.delete_orphans, timedelta(hours=1)),
+            (self.delete_old_studies, timedelta(hours=1)),
+            (self.back_up, timedelta(hours=1)),
+        ]
+        for task, period in tasks:
+            scheduler.add_job(
+                task,
+                "interval",
+                seconds=period.total_seconds(),
+                id=task.__name__,
+                next_run_time=datetime.now(UTC),
+            )
+        scheduler.start()
+        try:
+            stop.wait()
+        finally:
+            scheduler.shutdown(wait=True)
+
+    def end_exhausted_jobs(self) -> None:
+        """Jobs whose third worker has died fail, with what follows for their film or study."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            for job in queue.take_exhausted(session, now=now):
+                error = f"the process ended without a result {queue.MAXIMUM_ATTEMPTS} times"
+                failures.follow(session, job, error=error, quiet=self._quiet, now=now)
+
+    def conclude_forgotten_studies(self) -> None:
+        """A net below the queue: no finished study stays without a conclusion."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            for study_id in conclusions.forgotten(session):
+                logger.warning("study had no conclusion queued", extra={"study_id": study_id})
+                conclusions.request(session, study_id, quiet=self._quiet, now=now)
+
+    def guard_disk(self) -> None:
+        """Tell in the log when free space goes below the low-water mark, and when it is back."""
+        usage = shutil.disk_usage(self._config.data_folder)
+        low = usage.free < self._config.disk.low_water(usage.total)
+        if low != self._low_on_disk:
+            log = logger.error if low else logger.info
+            log("disk is low: films are refused" if low else "disk has room again", extra={"free": usage.free})
+        self._low_on_disk = low
+
+    def checkpoint(self) -> None:
+        """Empty SQLite's write-ahead log."""
+        self._database.checkpoint()
+
+    def repeat_commitment_requests(self) -> None:
+        """Ask again where a destination has not reported on storage commitment."""
+        hours = max((entry.retry_hours for entry in self._config.destinations), default=0)
+        with self._database.begin() as session:
+            deliveries.request_commitments_again(
+                session,
+                now=self._database.now(session),
+                silent=COMMITMENT_SILENCE,
+                longest=timedelta(hours=hours),
+            )
+
+    def delete_orphans(self) -> None:
+        """Delete files that a crash left without a row."""
+        with self._database.read() as session:
+            known = set(session.scalars(select(Analysis.map_path))) | set(session.scalars(select(Result.path)))
+        for folder in (MAPS, RESULTS):
+            for path in (self._config.data_folder / folder).glob("*/*"):
+                relative = str(path.relative_to(self._config.data_folder))
+                if relative in known or time.time() - path.stat().st_mtime < ORPHAN_AGE_SECONDS:
+                    continue
+                path.unlink(missing_ok=True)
+                logger.warning("file without a row deleted", extra={"path": relative})
+
+    def delete_old_studies(self) -> None:
+        """Retention: concluded studies whose results are all at their end, by time of reception."""
+        if not self._config.retention.days:
+            return
+        limit = datetime.now(UTC) - timedelta(days=self._config.retention.days)
+        unfinished = exists().where(
+            Job.study_id == Study.id, Job.state.in_([JobState.QUEUED, JobState.RUNNING, JobState.FAILED])
+        )
+        with self._database.read() as session:
+            old = session.scalars(
+                select(Study.id).where(Study.last_received_at < limit, Study.state == StudyState.CONCLUDED, ~unfinished)
+            ).all()
+        for study_id in old:
+            self._delete_study(study_id)
+
+    def _delete_study(self, study_id: int) -> None:
+        """Rows first, then files: a crash between leaves orphans, never rows without files."""
+        of_study = select(Instance.id).where(Instance.study_id == study_id)
+        with self._database.begin() as session:
+            paths = [
+                *session.scalars(select(Instance.path).where(Instance.study_id == study_id)),
+                *session.scalars(select(Analysis.map_path).where(Analysis.instance_id.in_(of_study))),
+                *session.scalars(select(Result.path).where(Result.study_id == study_id)),
+            ]
+            session.delete(session.get_one(Study, study_id))
+            audit.record(
+                session,
+                "study deleted by retention",
+                actor="schedule",
+                now=self._database.now(session),
+                study_id=study_id,
+                files=len(paths),
+            )
+        for path in paths:
+            (self._config.data_folder / path).unlink(missing_ok=True)
+
+    def back_up(self) -> None:
+        """One consistent copy of the SQLite database a day; the oldest go."""
+        keep = self._config.database.backups
+        if not keep or not self._database.is_sqlite:
+            return
+        folder = self._config.data_folder / BACKUPS
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target = folder / f"clearfilm-{datetime.now(UTC):%Y-%m-%d}.sqlite"
+        if not target.exists():
+            partial = target.with_name(target.name + TEMPORARY_SUFFIX)
+            partial.unlink(missing_ok=True)
+            self._database.backup(partial)
+            partial.rename(target)
+            logger.info("database backed up", extra={"file": target.name})
+        for old in sorted(folder.glob("clearfilm-*.sqlite"))[:-keep]:
+            old.unlink()
+
+
+def _report_trouble(event: JobExecutionEvent) -> None:
+    """APScheduler keeps exceptions to itself otherwise."""
+    trouble = getattr(event, "exception", None)
+    logger.error("scheduled task failed or was missed", extra={"task": event.job_id}, exc_info=trouble)
