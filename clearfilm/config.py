@@ -149,9 +149,7 @@ class Worker(Section):
 class Heatmap(Section):
     """The map of evidence."""
 
-    method: Literal["cam", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM"] = (
-        "cam"
-    )
+    method: Literal["cam", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM", "EigenCAM"] = "cam"
     """cam: from the forward pass itself, equal to GradCAM here; the others are pytorch-grad-cam's."""
 
 
@@ -292,9 +290,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(
-            f"{path}: cannot be read ({error.strerror}); name the file with --config"
-        ) from error
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); name the file with --config") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
@@ -308,12 +304,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _unknown_variables() -> list[str]:
     """pydantic-settings passes over variables that it does not know; a typo must not."""
-    known = {name.upper() for name in Config.model_fields} | {"CONFIG", "CRASH_POINT"}
+    known = {name.upper() for name in Config.model_fields} | {"CONFIG", "CRASH_FOLDER"}
     return [
         f"environment variable {name}: there is no such key"
         for name in sorted(os.environ)
-        if name.startswith(ENVIRONMENT_PREFIX)
-        and name.removeprefix(ENVIRONMENT_PREFIX).split("__")[0] not in known
+        if name.startswith(ENVIRONMENT_PREFIX) and name.removeprefix(ENVIRONMENT_PREFIX).split("__")[0] not in known
     ]
 
 

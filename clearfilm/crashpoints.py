@@ -1,11 +1,12 @@
 """Places where a test can make a process die, to prove that nothing is lost there.
 
-`CLEARFILM_CRASH_POINT=name` kills the process with SIGKILL the first time it reaches that name;
-`name:3` the third time. Unset, as always outside tests, a crash point costs one comparison.
+With `CLEARFILM_CRASH_FOLDER` set, a process that reaches a crash point looks for a file of that name in
+the folder, removes it, and kills itself with SIGKILL. Unset, as always outside tests, nothing happens.
 """
 
 import os
 import signal
+from pathlib import Path
 
 NAMES = (
     "before-first-byte",
@@ -20,21 +21,22 @@ NAMES = (
     "concluded-before-send",
     "stored-at-peer-before-commit",
 )
-_wanted, _, _times = os.environ.get("CLEARFILM_CRASH_POINT", "").partition(":")
-_left = int(_times or 1)
+_folder = os.environ.get("CLEARFILM_CRASH_FOLDER")
 
 
 def crash_point(name: str) -> None:
-    """Die here if the environment says so.
+    """Die here if a test wants it.
 
     Parameters
     ----------
     name : str
         One of `NAMES`.
     """
-    global _left
-    if name != _wanted:
+    if _folder is None:
         return
-    _left -= 1
-    if _left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+    order = Path(_folder) / name
+    try:
+        order.unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

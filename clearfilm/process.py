@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
@@ -41,5 +42,15 @@ def end_with_parent() -> None:
 
 
 def process_name() -> str:
-    """Host and process number: the owner of a claimed job."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """Host, its process numbering (containers have their own) and process number: the owner of a claimed job."""
+    return f"{_host()}:{os.getpid()}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether the owner of a claimed job was a process of this host that exists no more."""
+    host, _, number = owner.rpartition(":")
+    return host == _host() and not Path(f"/proc/{number}").exists()
+
+
+def _host() -> str:
+    return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').stat().st_ino}"

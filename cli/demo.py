@@ -112,7 +112,7 @@ def _node(config_path: Path) -> Iterator[None]:
     log_path = configuration.load(config_path).data_folder / "demo.log"
     log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with log_path.open("ab") as log:
-        node = subprocess.Popen(
+        node = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "cli.main", "up", "--config", str(config_path)],
             stdout=subprocess.PIPE,
             stderr=log,

@@ -30,7 +30,9 @@ def print_models(config_path: Path, *, as_json: bool) -> None:
             ]
         )
         return
-    cells = [[row.digest[:12], row.name, row.version, row.state.value, row.activated_at] for row in rows]
+    cells: list[list[object]] = [
+        [row.digest[:12], row.name, row.version, row.state.value, row.activated_at] for row in rows
+    ]
     print_table("", ["digest", "name", "version", "state", "active since"], cells)
 
 

@@ -1,5 +1,6 @@
 """A small PACS for the demo and for tests: stores what it gets below a folder, commits to it, keeps a journal."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -60,9 +61,15 @@ class TestPacs:
             return 0xA900
         path = self._folder / study / f"{uid}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(event.encoded_dataset())
+        content = event.encoded_dataset()
+        path.write_bytes(content)
         with self._lock, (self._folder / JOURNAL).open("a", encoding="utf-8") as journal:
-            entry = {"study": study, "instance": uid, "description": str(header.get("SeriesDescription", ""))}
+            entry = {
+                "study": study,
+                "instance": uid,
+                "description": str(header.get("SeriesDescription", "")),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
             journal.write(json.dumps(entry) + "\n")
         return 0x0000
 

@@ -31,14 +31,16 @@ def counts(session: Session, *, now: datetime) -> dict[str, Any]:
         failed_or_open = StudyState.OPEN.value if state is StudyState.OPEN else StudyState.FAILED.value
         studies[decision.value if decision else failed_or_open] += number
     jobs: dict[str, dict[str, int]] = {kind.value: {} for kind in JobKind}
-    for kind, state, number in session.execute(select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)):
-        jobs[kind.value][state.value] = number
+    for kind, job_state, number in session.execute(
+        select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)
+    ):
+        jobs[kind.value][job_state.value] = number
     deliveries: dict[str, dict[str, int]] = defaultdict(dict)
     for destination, delivery_state, number in session.execute(
         select(Delivery.destination, Delivery.state, func.count()).group_by(Delivery.destination, Delivery.state)
     ):
         deliveries[destination][delivery_state.value] = number
-    instances = session.execute(select(Instance.state, func.count()).group_by(Instance.state))
+    instances = session.execute(select(Instance.state, func.count()).group_by(Instance.state)).all()
     oldest = session.scalar(select(func.min(Job.created_at)).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING])))
     model = registry.active(session)
     return {

@@ -116,6 +116,7 @@ class Node:
     def on_store(self, event: evt.Event) -> int | Dataset:
         """Answer a C-STORE whose data set has come completely."""
         association = cast(AcceptedAssociation, event.assoc)
+        request = cast(C_STORE, event.request)
         store = cast(StoreRequest, association.dul.receiver)
         facts = {"peer": association.peer, "bytes": store.size}
         if association.sender is not None:
@@ -127,7 +128,7 @@ class Node:
         finally:
             store.close()
         facts["milliseconds"] = round((time.monotonic() - store.began_at) * 1000)
-        logger.info(outcome, extra=facts | {"sop_instance_uid": event.request.AffectedSOPInstanceUID})
+        logger.info(outcome, extra=facts | {"sop_instance_uid": request.AffectedSOPInstanceUID})
         crash_point("committed-before-answer")
         return statuses.SUCCESS
 
@@ -207,7 +208,7 @@ class Node:
                     denials_not_recorded=passed_over,
                 )
         except SQLAlchemyError as error:
-            logger.error("denial not audited", extra={"cause": type(error).__name__})  # noqa: TRY400
+            logger.error("denial not audited", extra={"cause": type(error).__name__})
 
 
 class StoreRequest:

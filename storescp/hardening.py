@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -72,7 +73,7 @@ class Reception(Protocol):
         """A C-STORE command has come; its data set follows."""
 
 
-class ProtocolViolation(Exception):  # noqa: N818
+class ProtocolViolation(Exception):
     """The peer did what no peer may do; its association is aborted."""
 
 
@@ -366,7 +367,7 @@ class UpperLayer(DULServiceProvider):
     def _decode_command(self) -> tuple[DIMSEMessage, bool]:
         """The message, and whether it ends with its command."""
         data = P_DATA()
-        data.presentation_data_value_list = [(self._context_id, b"\x03" + bytes(self._command))]
+        data.presentation_data_value_list = [[self._context_id, b"\x03" + bytes(self._command)]]
         message = DIMSEMessage()
         try:
             complete = message.decode_msg(data)
@@ -405,6 +406,9 @@ class UpperLayer(DULServiceProvider):
 class AcceptedAssociation(Association):
     """An association that a peer asked for."""
 
+    dul: UpperLayer
+    _server: Server
+
     def __init__(self, server: Server) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self._server = server
@@ -418,7 +422,8 @@ class AcceptedAssociation(Association):
     @property
     def peer(self) -> str:
         """Address of the peer."""
-        return str(self.requestor.address_info.address)
+        assert self.requestor.address_info is not None
+        return self.requestor.address_info.address
 
     def run(self) -> None:
         """Run, and give the connection's place free at the end, whatever the end is."""
@@ -559,7 +564,7 @@ class Server(AssociationServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what hindered one connection; the others go on."""
-        logger.exception("connection not served", extra={"peer": client_address[0]})
+        logger.error("connection not served", exc_info=sys.exception(), extra={"peer": client_address[0]})
 
     def shutdown(self) -> None:
         """Accept nothing more; the application entity never knew this server."""

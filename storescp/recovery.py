@@ -58,7 +58,7 @@ def reconcile(data_folder: Path, database: Database, *, quiet: timedelta) -> int
         # One folder at a time: the memory does not grow with the archive.
         for number in range(256):
             folder = films / f"{number:02x}"
-            names = set(os.listdir(folder)) if folder.is_dir() else set()
+            names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
             repairs += _reconcile_folder(data_folder, folder, names, database, quiet)
         return repairs
 
@@ -104,9 +104,7 @@ def _record(data_folder: Path, path: Path, database: Database, quiet: timedelta)
     except FileNotFoundError:
         return False
     except (ClearfilmError, OSError, ValueError) as error:
-        logger.error(
-            "file without a row cannot be read: left as it is", extra={"file": path.name, "reason": str(error)}
-        )
+        logger.error("film without a row is unreadable", extra={"file": path.name, "reason": str(error)})
         return False
     logger.warning("repair: film without a row", extra={"file": path.name, "outcome": outcome.value})
     return True

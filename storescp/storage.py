@@ -17,7 +17,7 @@ from clearfilm.config import Disk
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import header
 from clearfilm.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from clearfilm.errors import OutOfSpace, StorageError
+from clearfilm.errors import OutOfSpace
 from clearfilm.files import DurableFile, opaque_path
 from db.intake import ReceivedFilm, StudyAttributes
 
@@ -129,11 +129,10 @@ class IncomingFilm:
 
     def examine(self) -> tuple[header.ScannedObject, header.FilmHeader]:
         """Scan what was received, then read its attributes. Raises RefusedObject."""
-        with memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)) as content:
-            with content[len(self._prefix) :] as data:
-                scanned = header.scan(data, self.origin.transfer_syntax_uid)
-                with data[: scanned.header_bytes] as head:
-                    return scanned, header.parse(head, self.origin.transfer_syntax_uid)
+        content = memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = content[len(self._prefix) :]
+        scanned = header.scan(data, self.origin.transfer_syntax_uid)
+        return scanned, header.parse(data[: scanned.header_bytes], self.origin.transfer_syntax_uid)
 
     def publish(self, scanned: header.ScannedObject, attributes: header.FilmHeader) -> ReceivedFilm:
         """Make the file durable; what is to be recorded of it."""

@@ -1,5 +1,6 @@
 """Job kind `conclude`: the worst of a quiet study's films becomes its decision, objects and outbox."""
 
+import hashlib
 import logging
 import threading
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ class Concluder:
                     transfer_syntax_uid=made.transfer_syntax_uid,
                     position=position,
                     path=path,
-                    digest=made.digest,
+                    digest=hashlib.sha256(made.content).hexdigest(),
                     decision=conclusion.decision,
                     model_id=model.id if model else None,
                     created_at=now,

@@ -22,11 +22,13 @@ from typing import IO, Final, cast
 import numpy as np
 
 from clearfilm import children
-from clearfilm.dicom.pixels import DISPLAY_EDGE, FilmFacts, PreparedFilm
+from clearfilm.config import Config
+from clearfilm.dicom.pixels import FilmFacts, PreparedFilm
 from clearfilm.errors import ClearfilmError, NotAnalysable
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_EDGE: Final = 224
 # Native decoders leak a little on damaged files (GDCM, CVE-2026-3650).
 _FILMS_PER_CHILD: Final = 500
 _ATTEMPTS: Final = 2
@@ -41,47 +43,35 @@ class DecoderPool:
 
     Parameters
     ----------
-    children_count : int
-        How many films are decoded at once.
-    timeout_seconds : float
-        Longest time for one film, in one try.
-    memory_megabytes : int
-        Address space of one child.
-    edge : int
-        Side of the network's input, pixels.
-    display_edge : int
-        Longest side of the display picture, pixels.
+    config : Config
+        Sections `worker` (number, limits, unknown age) and `results` (size of the display picture).
     """
 
-    def __init__(
-        self,
-        children_count: int,
-        timeout_seconds: float,
-        memory_megabytes: int,
-        edge: int,
-        display_edge: int = DISPLAY_EDGE,
-    ) -> None:
+    def __init__(self, config: Config) -> None:
+        count = config.worker.decoders
         self._idle: SimpleQueue[_Child] = SimpleQueue()
-        self._children = [_Child(timeout_seconds, memory_megabytes, edge, display_edge) for _ in range(children_count)]
+        self._children = [_Child(config) for _ in range(count)]
         for child in self._children:
             child.start()
             self._idle.put(child)
-        self._threads = ThreadPoolExecutor(children_count, thread_name_prefix="decoder")
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="decoder")
 
-    def submit(self, path: Path) -> Future[PreparedFilm]:
-        """Have a stored film decoded and prepared.
+    def submit(self, path: Path, edge: int = DEFAULT_EDGE) -> Future[PreparedFilm]:
+        """Have a stored film judged by the gate, decoded and prepared.
 
         Parameters
         ----------
         path : pathlib.Path
             A DICOM file with file meta information.
+        edge : int
+            Side of the network's input, pixels.
 
         Returns
         -------
         concurrent.futures.Future
             Of a `PreparedFilm`; raises `NotAnalysable` with the reason. Cancelled if the pool closes first.
         """
-        return self._threads.submit(self._prepare, path)
+        return self._threads.submit(self._prepare, path, edge)
 
     def pids(self) -> list[int]:
         """Process numbers of the living children."""
@@ -101,10 +91,10 @@ class DecoderPool:
     ) -> None:
         self.close()
 
-    def _prepare(self, path: Path) -> PreparedFilm:
+    def _prepare(self, path: Path, edge: int) -> PreparedFilm:
         child = self._idle.get()
         try:
-            return child.prepare(path)
+            return child.prepare(path, edge)
         finally:
             self._idle.put(child)
 
@@ -112,11 +102,9 @@ class DecoderPool:
 class _Child:
     """One decoder process at a time, replaced when it dies, hangs or has served long enough."""
 
-    def __init__(self, timeout_seconds: float, memory_megabytes: int, edge: int, display_edge: int) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._memory_megabytes = memory_megabytes
-        self._edge = edge
-        self._display_edge = display_edge
+    def __init__(self, config: Config) -> None:
+        self._limits = config.worker
+        self._display_edge = config.results.secondary_capture_edge
         self._process: subprocess.Popen[bytes] | None = None
         self._served = 0
 
@@ -127,9 +115,9 @@ class _Child:
     def start(self) -> None:
         """Start the process; it loads its libraries while we do something else."""
         # A child that hangs ends itself a little later than we would end it: we may be gone by then.
-        limits = [str(self._memory_megabytes), str(self._timeout_seconds * 1.5)]
+        limits = [self._limits.decode_memory_megabytes, 1.5 * self._limits.decode_timeout_seconds]
         self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            children.command("clearfilm.dicom.decoding") + limits,
+            [*children.command("worker.decoder_child"), *map(str, limits)],
             env=children.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -148,31 +136,36 @@ class _Child:
         for pipe in (process.stdin, process.stdout):
             cast(IO[bytes], pipe).close()
 
-    def prepare(self, path: Path) -> PreparedFilm:
+    def prepare(self, path: Path, edge: int) -> PreparedFilm:
         reason = ""
         for _ in range(_ATTEMPTS):
             if self._process is None or self._served >= _FILMS_PER_CHILD:
                 self.stop()
                 self.start()
             try:
-                return self._ask(path)
+                return self._ask(path, edge)
             except _ChildLost as error:
                 reason = str(error)
                 self.stop()
                 logger.warning("a decoder stopped", extra={"reason": reason})
         raise NotAnalysable(f"the decoder stopped: {reason}")
 
-    def _ask(self, path: Path) -> PreparedFilm:
+    def _ask(self, path: Path, edge: int) -> PreparedFilm:
         self._served += 1
-        request = {"path": str(path), "edge": self._edge, "display_edge": self._display_edge}
-        answers = _Answers(self._running(), time.monotonic() + self._timeout_seconds)
+        request = {
+            "path": str(path),
+            "edge": edge,
+            "display_edge": self._display_edge,
+            "unknown_age": self._limits.unknown_age,
+        }
+        answers = _Answers(self._running(), time.monotonic() + self._limits.decode_timeout_seconds)
         answers.send(json.dumps(request).encode() + b"\n")
         try:
-            return self._film(answers)
+            return self._film(answers, edge)
         except (ValueError, TypeError, KeyError) as error:
             raise _ChildLost("unintelligible answer") from error
 
-    def _film(self, answers: _Answers) -> PreparedFilm:
+    def _film(self, answers: _Answers, edge: int) -> PreparedFilm:
         answer = json.loads(answers.line())
         if "reason" in answer:
             if not answer["fit"]:
@@ -180,7 +173,7 @@ class _Child:
             raise NotAnalysable(answer["reason"])
         rows, columns = answer["display"]
         display = np.frombuffer(answers.exactly(rows * columns), np.uint8).reshape(rows, columns)
-        network_input = np.frombuffer(answers.exactly(self._edge**2), np.uint8).reshape(self._edge, -1)
+        network_input = np.frombuffer(answers.exactly(edge**2), np.uint8).reshape(edge, edge)
         return PreparedFilm(display, network_input, FilmFacts(**answer["facts"]))
 
     def _running(self) -> subprocess.Popen[bytes]:

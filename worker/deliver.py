@@ -6,7 +6,8 @@ import threading
 from contextlib import ExitStack
 from datetime import timedelta
 
-from pynetdicom import Association, evt
+from pynetdicom import evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,

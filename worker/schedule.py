@@ -13,6 +13,7 @@ from sqlalchemy import exists, select
 
 from clearfilm.config import Config
 from clearfilm.files import TEMPORARY_SUFFIX
+from clearfilm.process import is_dead
 from db import audit, conclusions, deliveries, queue
 from db.models import Analysis, Instance, Job, JobState, Result, Study, StudyState
 from db.session import Database
@@ -52,7 +53,7 @@ class Schedule:
         )
         scheduler.add_listener(_report_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
         tasks: list[tuple[Callable[[], None], timedelta]] = [
-            (self.end_exhausted_jobs, timedelta(seconds=10)),
+            (self.end_exhausted_jobs, timedelta(seconds=5)),
             (self.conclude_forgotten_studies, timedelta(minutes=1)),
             (self.guard_disk, timedelta(minutes=1)),
             (self.checkpoint, timedelta(minutes=1)),
@@ -76,9 +77,10 @@ class Schedule:
             scheduler.shutdown(wait=True)
 
     def end_exhausted_jobs(self) -> None:
-        """Jobs whose third worker has died fail, with what follows for their film or study."""
+        """Jobs of dead workers are free at once; those of a third one fail, with all that follows."""
         with self._database.begin() as session:
             now = self._database.now(session)
+            queue.expire_dead(session, is_dead, now=now)
             for job in queue.take_exhausted(session, now=now):
                 error = f"the process ended without a result {queue.MAXIMUM_ATTEMPTS} times"
                 failures.follow(session, job, error=error, quiet=self._quiet, now=now)

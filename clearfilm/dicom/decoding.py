@@ -1,22 +1,16 @@
-"""The inside of a decoder child: one stored file in, one prepared film out, nothing else within reach.
+"""From a stored file to a prepared film. Runs in a decoder child only, under its limits.
 
-`worker.decoder` starts this module as a program, with a time and a memory limit. Requests and answers
-are lines of JSON on standard input and output; pixels follow an answer as raw bytes.
+What the header claims is checked against itself, the bytes that are there and the codestream's own header
+before a decoder allocates anything.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import signal
 import struct
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
@@ -63,13 +57,34 @@ class Codestream:
     components: int
 
 
-def prepare(path: Path, edge: int, display_edge: int = pixels.DISPLAY_EDGE) -> pixels.PreparedFilm:
-    """Read, check, decode and prepare one stored film.
+def read(path: Path) -> Dataset:
+    """Read a stored film.
 
     Parameters
     ----------
     path : pathlib.Path
         A DICOM file with file meta information.
+
+    Raises
+    ------
+    NotAnalysable
+        If pydicom cannot.
+    """
+    try:
+        return dcmread(path)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise NotAnalysable(f"the file cannot be read ({type(error).__name__})") from error
+
+
+def prepare(ds: Dataset, edge: int, display_edge: int = pixels.DISPLAY_EDGE) -> pixels.PreparedFilm:
+    """Check, decode and prepare one film.
+
+    Parameters
+    ----------
+    ds : pydicom.Dataset
+        With file meta information.
     edge : int
         Side of the network's input, pixels.
     display_edge : int
@@ -83,9 +98,10 @@ def prepare(path: Path, edge: int, display_edge: int = pixels.DISPLAY_EDGE) -> p
     ------
     NotAnalysable
         If the pixels cannot be trusted; the reason is in plain words.
+    MemoryError
+        If they need more memory than there is.
     """
     try:
-        ds = dcmread(path)
         check_arithmetic(ds)
         stored, decoder = _stored(ds)
         display, padding, voi = pixels.render(stored, ds, display_edge)
@@ -102,6 +118,7 @@ def prepare(path: Path, edge: int, display_edge: int = pixels.DISPLAY_EDGE) -> p
         lossy=_is_lossy(ds),
         voi=voi,
         padding_share=0.0 if padding is None else float(padding.mean()),
+        burned_in_annotation=str(ds.get("BurnedInAnnotation", ""))[:16],
     )
     return pixels.PreparedFilm(display, pixels.network_input(display, edge, padding=padding), facts)
 
@@ -251,70 +268,3 @@ def _stored(ds: Dataset) -> tuple[NDArray[Any], str]:
 def _is_lossy(ds: Dataset) -> bool:
     codec = codecs.CODECS.get(UID(ds.file_meta.TransferSyntaxUID))
     return ds.get("LossyImageCompression") == "01" or (codec is not None and codec.lossy)
-
-
-def answer(request: dict[str, Any], output: BinaryIO) -> bool:
-    """Serve one request.
-
-    Parameters
-    ----------
-    request : dict
-        Keys ``path``, ``edge``, ``display_edge``.
-    output : binary file
-        Takes one line of JSON: ``reason`` and ``fit``, or ``facts`` and ``display`` (rows, columns). The
-        display picture and the network's input follow the latter, as bytes.
-
-    Returns
-    -------
-    bool
-        Whether this process is fit for another film.
-    """
-    try:
-        film = prepare(Path(request["path"]), request["edge"], request["display_edge"])
-    except NotAnalysable as error:
-        _write(output, {"reason": error.reason, "fit": True})
-        return True
-    except MemoryError:
-        _write(output, {"reason": "decoding needs more memory than is allowed", "fit": False})
-        return False
-    _write(output, {"facts": asdict(film.facts), "display": film.display.shape}, film)
-    return True
-
-
-def _write(output: BinaryIO, line: dict[str, Any], film: pixels.PreparedFilm | None = None) -> None:
-    output.write(json.dumps(line).encode() + b"\n")
-    if film is not None:
-        output.write(film.display.data)
-        output.write(film.network_input.data)
-    output.flush()
-
-
-def main(memory_megabytes: int, timeout_seconds: float) -> None:
-    """Serve films from standard input until it ends."""
-    output = os.fdopen(os.dup(1), "wb")
-    # Decoders print; what they say about damaged files is neither an answer nor fit for a log.
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    cv2.setNumThreads(1)
-    limit_resources(memory_megabytes)
-    for line in sys.stdin.buffer:
-        # The kernel ends a child that hangs, also one whose parent is gone.
-        signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
-        fit = answer(json.loads(line), output)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if not fit:
-            return
-
-
-def limit_resources(memory_megabytes: int) -> None:
-    """Take from this process what decoding does not need: memory, core dumps, writing files."""
-    memory = memory_megabytes * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))

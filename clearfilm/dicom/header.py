@@ -43,9 +43,7 @@ _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
 # PS3.5 7.1.2; as in pydicom, a VR that nobody knows has a 2-byte length.
-_LONG_VRS = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SOP_CLASS_UID = 0x00080016
 _SOP_INSTANCE_UID = 0x00080018
 _STUDY_INSTANCE_UID = 0x0020000D
@@ -274,7 +272,7 @@ def _read_text(ds: Dataset, keyword: str) -> str:
     if element is None or element.value is None:
         return ""
     value = element.value
-    text = _decode(value, _encodings(ds)) if isinstance(value, bytes) else str(value)
+    text = _decode(value, _encodings(ds)) if isinstance(value, bytes) else "\\".join(_as_list(value))
     return _CONTROL.sub("", text).strip()[:MAXIMUM_TEXT]
 
 
@@ -375,9 +373,7 @@ def parse(data: bytes | memoryview, transfer_syntax_uid: str) -> FilmHeader:
     """
     implicit = transfer_syntax_uid == ImplicitVRLittleEndian
     try:
-        ds = read_dataset(
-            BytesIO(data), implicit, True, stop_when=_is_pixel_data, specific_tags=list(_PARSED_TAGS)
-        )
+        ds = read_dataset(BytesIO(data), implicit, True, stop_when=_is_pixel_data, specific_tags=list(_PARSED_TAGS))
     except Exception:  # noqa: BLE001 - pydicom raises exceptions of ten kinds on damaged data sets
         return FilmHeader()
     return from_dataset(ds)

@@ -51,6 +51,8 @@ class FilmFacts:
         Where the display window came from: "table", "window", "stored values" or "percentiles".
     padding_share : float
         Share of the pixels that hold padding, 0 to 1.
+    burned_in_annotation : str
+        Burned In Annotation (0028,0301); noted, never a reason to refuse.
     """
 
     rows: int
@@ -60,6 +62,7 @@ class FilmFacts:
     lossy: bool
     voi: str
     padding_share: float
+    burned_in_annotation: str
 
 
 @dataclass(frozen=True)

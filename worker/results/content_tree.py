@@ -1,6 +1,6 @@
 """The content tree of the report (PS3.16 TID 1500): answer, score, threshold, algorithm and references.
 
-The decision stands in codes, in words and in the tracking identifiers; not one of them says "normal".
+The decision stands in codes, in words and in the tracking identifiers: viewers show one or another.
 """
 
 from collections.abc import Mapping, Sequence

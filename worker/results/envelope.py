@@ -1,9 +1,11 @@
 """What all result objects have in common: identity, equipment, references, and the encoded file."""
 
 import struct
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, cast
 
 from pydicom import Dataset
+from pydicom.charset import default_encoding
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
@@ -121,7 +123,7 @@ def model_name(conclusion: StudyConclusion) -> str:
     return short(conclusion.model.name) if conclusion.model else SOFTWARE_NAME
 
 
-def encode(ds: Dataset, source: Dataset, last_element: bytes) -> bytes:
+def encode(ds: Dataset, source: Dataset, last_element: Iterable[bytes | memoryview]) -> bytes:
     """Write a result as a DICOM file.
 
     Parameters
@@ -130,9 +132,9 @@ def encode(ds: Dataset, source: Dataset, last_element: bytes) -> bytes:
         All elements but Specific Character Set and the last; our own text in ASCII.
     source : pydicom.Dataset
         Header that the copied text came from, which decides on Specific Character Set.
-    last_element : bytes
-        The element with the highest tag, encoded in Explicit VR Little Endian; it need not be copied
-        into `ds` and encoded anew for each object.
+    last_element : iterable of bytes
+        The element with the highest tag, encoded in Explicit VR Little Endian, in pieces: pixels need
+        not be copied on the way, nor a content tree encoded anew for each object.
 
     Returns
     -------
@@ -151,16 +153,27 @@ def encode(ds: Dataset, source: Dataset, last_element: bytes) -> bytes:
     write_file_meta_info(head, file_meta)
     # (0008,0005) is the lowest tag that results have. It is written apart: pydicom must not apply it to
     # raw text, nor stumble over terms that it does not know.
-    return b"".join([head.getvalue(), _character_set_element(character_set(source)), encode_dataset(ds), last_element])
+    character_set_element = _character_set_element(character_set(source))
+    return b"".join([head.getvalue(), character_set_element, encode_dataset(ds), *last_element])
 
 
 def encode_dataset(ds: Dataset) -> bytes:
-    """Elements of `ds` in Explicit VR Little Endian."""
+    """Elements of `ds`, decoded or raw, in Explicit VR Little Endian."""
+    _mark_as_encoded(ds)
     buffer = DicomBytesIO()
     buffer.is_little_endian = True
     buffer.is_implicit_VR = False
     write_dataset(buffer, ds)
     return buffer.getvalue()
+
+
+def _mark_as_encoded(ds: Dataset) -> None:
+    # Otherwise pydicom would decode raw text to encode it again, and look for ambiguous VRs at each level.
+    ds.set_original_encoding(False, True, default_encoding)
+    for element in ds.values():
+        if element.VR == "SQ":
+            for item in cast(Iterable[Dataset], element.value):
+                _mark_as_encoded(item)
 
 
 def _character_set_element(value: bytes) -> bytes:

@@ -116,7 +116,7 @@ def draw_evidence(picture: _Image, evidence: NDArray[np.float32], model: ModelId
         return False
     rows, columns = picture.shape[:2]
     surface: Any = cv2.resize(evidence, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    inside: Any = cv2.compare(surface, model.evidence_threshold, cv2.CMP_GE)
+    inside = (surface >= model.evidence_threshold).view(np.uint8)
     _wash(picture, surface, inside, model)
     thickness = max(2, round(max(rows, columns) / 512))
     _lines(picture, _outlines(inside), thickness, closed=True)

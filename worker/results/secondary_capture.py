@@ -119,8 +119,7 @@ def _set_image(ds: Dataset, pixels: NDArray[np.uint8]) -> None:
     ds.PixelRepresentation = 0
 
 
-def _pixel_data(pixels: NDArray[np.uint8]) -> bytes:
-    data = pixels.tobytes()
-    padding = b"\0" * (len(data) % 2)
-    length = len(data) + len(padding)
-    return b"".join([struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, length), data, padding])
+def _pixel_data(pixels: NDArray[np.uint8]) -> tuple[bytes | memoryview, ...]:
+    padding = b"\0" * (pixels.nbytes % 2)
+    head = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, pixels.nbytes + len(padding))
+    return head, pixels.data, padding

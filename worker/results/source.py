@@ -120,8 +120,6 @@ def character_set(source: Dataset) -> bytes:
 
 def _copy(source: Dataset, tags: Iterable[BaseTag]) -> Dataset:
     result = Dataset()
-    # Without this pydicom would decode and encode raw elements when it writes them.
-    result.set_original_encoding(False, True, default_encoding)
     for tag in tags:
         element = _copy_element(source, tag)
         if element is not None:

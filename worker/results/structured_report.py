@@ -50,7 +50,7 @@ def build_reports(conclusion: StudyConclusion, captures: Sequence[BuiltObject]) 
     children = root["ContentSequence"]
     last_element = encode_dataset(Dataset({children.tag: children}))
     ds = _document(conclusion, captures)
-    ds.update({tag: element for tag, element in root.items() if tag != content.data_element("ContentSequence").tag})
+    ds.update({tag: element for tag, element in root.items() if tag != children.tag})
     return tuple(_in_sop_class(ds, conclusion, iod, last_element) for iod in SOP_CLASSES)
 
 
@@ -67,7 +67,7 @@ def _in_sop_class(ds: Dataset, conclusion: StudyConclusion, iod: str, last_eleme
         sop_instance_uid=ds.SOPInstanceUID,
         series_instance_uid=ds.SeriesInstanceUID,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        content=encode(ds, conclusion.films[0].source, last_element),
+        content=encode(ds, conclusion.films[0].source, [last_element]),
     )
 
 
