@@ -78,7 +78,7 @@ class DurableFile:
             os.fsync(self._descriptor)
             crash_point("fsynced-before-rename")
             self._temporary.rename(self.path)
-            _fsync_folder(self.path.parent)
+            fsync_folder(self.path.parent)
         crash_point("renamed-before-commit")
 
     def discard(self) -> None:
@@ -138,10 +138,11 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _fsync_folder(folder.parent)
+    fsync_folder(folder.parent)
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

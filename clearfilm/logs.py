@@ -47,6 +47,8 @@ def configure(service: str, level: int = logging.INFO) -> None:
     handler.setFormatter(JsonLines(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # These write identifiers of data sets, or every statement, at INFO.
-    for name in ("pynetdicom", "pydicom", "sqlalchemy", "alembic", "apscheduler", "highdicom"):
+    for name in ("pydicom", "sqlalchemy", "alembic", "apscheduler", "highdicom"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What matters of its messages we log ourselves, with our own fields.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)

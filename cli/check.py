@@ -71,7 +71,6 @@ def _check_database(config: Config) -> str:
 def _check_model(config: Config) -> str:
     from clearfilm.vision.assemble import resolve_bundle
     from clearfilm.vision.bundle import verify
-
     from db import registry
     from db.session import Database
 
@@ -87,7 +86,7 @@ def _check_destination(config: Config, destination: Destination) -> str:
     from worker.deliver import RESULT_CLASSES
 
     peer = scu.Peer(destination.ae_title, destination.host, destination.port, destination.connect_timeout_seconds, 10)
-    contexts = [scu.storage_context(uid) for uid in RESULT_CLASSES]
+    contexts = [context for uid in RESULT_CLASSES for context in scu.storage_contexts(uid)]
     with scu.associate(config.node.ae_title, peer, contexts, commitment=True) as association:
         taken = scu.accepted(association)
         association.send_c_echo()

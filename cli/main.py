@@ -153,6 +153,16 @@ def demo(
     raise typer.Exit(run_demo(config, samples, once=once))
 
 
+@app.command()
+def conformance(
+    config: Annotated[Path | None, typer.Option("--config", help="Tell one site's values, not the defaults.")] = None,
+) -> None:
+    """Print the DICOM conformance statement."""
+    from cli.conformance import print_statement
+
+    print_statement(config)
+
+
 @models.command("list")
 def list_models(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """List the bundles that this node knows."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pynetdicom.presentation import PresentationContext
 
 from clearfilm.dicom import scu
 from clearfilm.errors import ConfigurationError, DeliveryError, PeerRefused
@@ -67,7 +66,7 @@ def send_files(paths: list[Path], to: str, calling: str) -> int:
 def _send_batch(batch: list[Outgoing], peer: scu.Peer, calling: str) -> Iterator[str | None]:
     """One association; yields the reason of refusal for each file, or None."""
     syntaxes = sorted({(file.sop_class_uid, file.transfer_syntax_uid) for file in batch})
-    contexts: list[PresentationContext] = [scu.storage_context(uid, [syntax]) for uid, syntax in syntaxes]
+    contexts = [context for uid, syntax in syntaxes for context in scu.storage_contexts(uid, [syntax])]
     done = 0
     try:
         with scu.associate(calling, peer, contexts) as association:

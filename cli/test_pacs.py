@@ -11,6 +11,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dimse_messages import N_ACTION_RSP
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
@@ -47,6 +48,7 @@ class TestPacs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        self._reports: dict[Any, tuple[Dataset, int]] = {}
 
     def objects(self, study_instance_uid: str) -> list[Path]:
         """Files of one study."""
@@ -86,9 +88,17 @@ class TestPacs:
             item.FailureReason = 0x0112
         if missing:
             report.FailedSOPSequence = missing
-        # The report follows the answer to the request, from another thread.
-        threading.Timer(0.05, _report, (event.assoc, report, 2 if missing else 1)).start()
+        with self._lock:
+            self._reports[event.assoc] = (report, 2 if missing else 1)
         return 0x0000, None
+
+    def answered(self, event: Any) -> None:
+        """The report follows the answer to the request: a requestor waits for one message at a time."""
+        if not isinstance(event.message, N_ACTION_RSP):
+            return
+        with self._lock:
+            report, event_type = self._reports.pop(event.assoc)
+        threading.Thread(target=_report, args=(event.assoc, report, event_type)).start()
 
 
 @contextmanager
@@ -112,7 +122,11 @@ def running(folder: Path, ae_title: str, address: str, port: int) -> Iterator[tu
     for uid in (*STORED, Verification):
         ae.add_supported_context(uid, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     ae.add_supported_context(StorageCommitmentPushModel)
-    handlers = [(evt.EVT_C_STORE, pacs.store), (evt.EVT_N_ACTION, pacs.commit)]
+    handlers = [
+        (evt.EVT_C_STORE, pacs.store),
+        (evt.EVT_N_ACTION, pacs.commit),
+        (evt.EVT_DIMSE_SENT, pacs.answered),
+    ]
     try:
         server = ae.start_server((address, port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]
     except OSError as error:

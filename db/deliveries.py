@@ -60,9 +60,9 @@ def set_sent(session: Session, delivery_id: int, *, status: int, now: datetime) 
     delivery.sent_at = now
 
 
-def set_not_chosen(session: Session, delivery_id: int) -> None:
+def set_not_chosen(session: Session, delivery_ids: list[int]) -> None:
     """Another IOD of the same report was negotiated."""
-    session.get_one(Delivery, delivery_id).state = DeliveryState.NOT_CHOSEN
+    session.execute(update(Delivery).where(Delivery.id.in_(delivery_ids)).values(state=DeliveryState.NOT_CHOSEN))
 
 
 def record_failure(session: Session, job: ClaimedJob, *, status: int | None, error: str, permanent: bool) -> bool:

@@ -1,16 +1,22 @@
 """A received film becomes rows and jobs, in one unit of work."""
 
 import enum
+import functools
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import select, update
+from sqlalchemy import Executable, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import audit, queue
 from db.models import Instance, JobKind, Study, StudyState
 
+# Statements on the tables and not the classes, and built once: they run for every film.
+_STUDIES, _INSTANCES = cast(Table, Study.__table__), cast(Table, Instance.__table__)
+_SELECT_STORED = select(_INSTANCES.c.id, _INSTANCES.c.digest).where(_INSTANCES.c.sop_instance_uid == bindparam("uid"))
+_INSERT_INSTANCE = insert(_INSTANCES).returning(_INSTANCES.c.id)
 _PRIORITIES = {
     "STAT": queue.PRIORITY_STAT,
     "HIGH": queue.PRIORITY_HIGH,
@@ -59,12 +65,6 @@ class ReceivedFilm:
     calling_ae_title: str
 
 
-def is_known(session: Session, sop_instance_uid: str, digest: str) -> bool:
-    """Whether exactly these bytes are stored already."""
-    statement = select(Instance.id).where(Instance.sop_instance_uid == sop_instance_uid, Instance.digest == digest)
-    return session.scalars(statement).first() is not None
-
-
 def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timedelta) -> Outcome:
     """Write a film's rows: study, instance, its analysis, and the study's (new) conclusion.
 
@@ -84,70 +84,62 @@ def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timede
     Outcome
         DUPLICATE: nothing was written, the caller deletes its file.
     """
-    if is_known(session, film.sop_instance_uid, film.digest):
+    if film.digest in _stored(session, film):
         return Outcome.DUPLICATE
-    study = _open_study(session, film.study, now)
-    others = session.scalars(select(Instance.id).where(Instance.sop_instance_uid == film.sop_instance_uid)).all()
-    instance = Instance(
-        study_id=study.id,
-        sop_instance_uid=film.sop_instance_uid,
-        sop_class_uid=film.sop_class_uid,
-        series_instance_uid=film.series_instance_uid,
-        transfer_syntax_uid=film.transfer_syntax_uid,
-        digest=film.digest,
-        size=film.size,
-        path=film.path,
-        sender=film.sender,
-        calling_ae_title=film.calling_ae_title,
-        received_at=now,
-        conflict=bool(others),
-    )
-    session.add(instance)
-    session.flush()
-    if others:
-        _mark_conflict(session, instance, list(others), now)
-    queue.add(
-        session,
-        JobKind.ANALYSE,
-        study_id=study.id,
-        instance_id=instance.id,
-        priority=study.priority,
-        now=now,
-    )
-    queue.request_conclusion(session, study.id, run_after=now + quiet, priority=study.priority, now=now)
-    return Outcome.CONFLICT if others else Outcome.NEW
+    study_id, priority = _open_study(session, film.study, now)
+    # Read again now that the study is locked: another process may have been quicker.
+    stored = _stored(session, film)
+    if film.digest in stored:
+        return Outcome.DUPLICATE
+    values = vars(film) | {"study_id": study_id, "received_at": now, "conflict": bool(stored)}
+    del values["study"]
+    instance_id = session.connection().execute(_INSERT_INSTANCE, values).scalar_one()
+    if stored:
+        _mark_conflict(session, film, study_id, instance_id, list(stored.values()), now)
+    queue.add(session, JobKind.ANALYSE, study_id=study_id, instance_id=instance_id, priority=priority, now=now)
+    queue.request_conclusion(session, study_id, run_after=now + quiet, priority=priority, now=now)
+    return Outcome.CONFLICT if stored else Outcome.NEW
 
 
-def _open_study(session: Session, attributes: StudyAttributes, now: datetime) -> Study:
-    """The study's row, locked, made if it is new; a late film opens a concluded one again."""
-    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+def _stored(session: Session, film: ReceivedFilm) -> dict[str, int]:
+    """Digest and row of every object that came with the film's UID."""
+    rows = session.connection().execute(_SELECT_STORED, {"uid": film.sop_instance_uid})
+    return {row.digest: row.id for row in rows}
+
+
+def _open_study(session: Session, attributes: StudyAttributes, now: datetime) -> tuple[int, int]:
+    """Number and priority of the study, locked, made if it is new; a late film opens a concluded one again."""
     ordered = (attributes.ordered_priority or "").strip().upper()
-    session.execute(
-        make(Study)
-        .values(
-            **vars(attributes),
-            priority=_PRIORITIES.get(ordered, queue.PRIORITY_ROUTINE),
-            first_received_at=now,
-            last_received_at=now,
-        )
-        .on_conflict_do_nothing(index_elements=[Study.study_instance_uid])
-    )
-    study = session.scalars(
-        select(Study).where(Study.study_instance_uid == attributes.study_instance_uid).with_for_update()
-    ).one()
-    study.last_received_at = now
-    study.state = StudyState.OPEN
-    return study
+    values = vars(attributes) | {
+        "priority": _PRIORITIES.get(ordered, queue.PRIORITY_ROUTINE),
+        "state": StudyState.OPEN,
+        "first_received_at": now,
+        "last_received_at": now,
+    }
+    row = session.connection().execute(_upsert_study(session.get_bind().dialect.name), values).one()
+    return row.id, row.priority
 
 
-def _mark_conflict(session: Session, instance: Instance, others: list[int], now: datetime) -> None:
+@functools.cache
+def _upsert_study(dialect: str) -> Executable:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = make(_STUDIES)
+    return statement.on_conflict_do_update(
+        index_elements=[_STUDIES.c.study_instance_uid],
+        set_={"last_received_at": statement.excluded.last_received_at, "state": statement.excluded.state},
+    ).returning(_STUDIES.c.id, _STUDIES.c.priority)
+
+
+def _mark_conflict(
+    session: Session, film: ReceivedFilm, study_id: int, instance_id: int, others: list[int], now: datetime
+) -> None:
     session.execute(update(Instance).where(Instance.id.in_(others)).values(conflict=True))
     audit.record(
         session,
         "film received again with other bytes",
-        actor=instance.sender,
+        actor=film.sender,
         now=now,
-        study_id=instance.study_id,
-        instance_id=instance.id,
+        study_id=study_id,
+        instance_id=instance_id,
         others=others,
     )

@@ -3,11 +3,13 @@
 Functions take a session and never commit; the caller's unit of work does.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Executable, ScalarSelect, Table, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -37,6 +39,9 @@ class ClaimedJob:
     created_at: datetime
 
 
+# Statements on the table and not the class, and built once: the listener runs them for every film.
+_JOBS = cast(Table, Job.__table__)
+_INSERT = insert(_JOBS)
 _CLAIMED = [getattr(Job, field.name) for field in fields(ClaimedJob)]
 
 
@@ -52,17 +57,19 @@ def add(
     priority: int = PRIORITY_ROUTINE,
 ) -> None:
     """Queue a job that may run at once."""
-    session.execute(
-        insert(Job).values(
-            kind=kind,
-            study_id=study_id,
-            instance_id=instance_id,
-            destination=destination,
-            revision=revision,
-            priority=priority,
-            run_after=now,
-            created_at=now,
-        )
+    session.flush()
+    session.connection().execute(
+        _INSERT,
+        {
+            "kind": kind,
+            "study_id": study_id,
+            "instance_id": instance_id,
+            "destination": destination,
+            "revision": revision,
+            "priority": priority,
+            "run_after": now,
+            "created_at": now,
+        },
     )
 
 
@@ -70,25 +77,30 @@ def request_conclusion(
     session: Session, study_id: int, *, run_after: datetime, now: datetime, priority: int = PRIORITY_ROUTINE
 ) -> None:
     """Queue the conclusion of a study, or move the one that waits already."""
-    dialect = session.get_bind().dialect.name
-    values = {
-        "kind": JobKind.CONCLUDE,
-        "state": JobState.QUEUED,
-        "study_id": study_id,
-        "priority": priority,
-        "run_after": run_after,
-        "created_at": now,
-    }
+    session.flush()
+    session.connection().execute(
+        _upsert_conclusion(session.get_bind().dialect.name),
+        {
+            "kind": JobKind.CONCLUDE,
+            "state": JobState.QUEUED,
+            "study_id": study_id,
+            "priority": priority,
+            "run_after": run_after,
+            "created_at": now,
+        },
+    )
+
+
+@functools.cache
+def _upsert_conclusion(dialect: str) -> Executable:
     # The index's own words: a bound parameter here would not match the partial index.
-    where = next(index for index in Job.__table__.indexes if index.name == "uq_jobs_open_conclusion")  # type: ignore[attr-defined]
+    where = next(index for index in _JOBS.indexes if index.name == "uq_jobs_open_conclusion")
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = make(Job).values(values)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[Job.study_id],
-            index_where=where.dialect_options[dialect]["where"],
-            set_={"run_after": statement.excluded.run_after, "priority": statement.excluded.priority},
-        )
+    statement = make(_JOBS)
+    return statement.on_conflict_do_update(
+        index_elements=[_JOBS.c.study_id],
+        index_where=where.dialect_options[dialect]["where"],
+        set_={"run_after": statement.excluded.run_after, "priority": statement.excluded.priority},
     )
 
 

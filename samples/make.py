@@ -27,6 +27,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
@@ -209,8 +210,8 @@ def make(sample: Sample, folder: Path, published_all: dict[str, dict[str, str]])
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    ds.file_meta.TransferSyntaxUID = sample.syntax
-    ds.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    ds.file_meta.TransferSyntaxUID = UID(sample.syntax)
+    ds.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     ds.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     return ds
 
@@ -390,7 +391,7 @@ def add_voi(ds: Dataset, sample: Sample, low: float, high: float) -> None:
 
 def encode_jpeg_lossless(stored: NDArray[Any], bits: int) -> bytes:
     """Process 14, first-order prediction (PS3.5 10.6)."""
-    return imagecodecs.jpeg8_encode(stored, lossless=True, predictor=1, bitspersample=bits)
+    return bytes(imagecodecs.jpeg8_encode(stored, lossless=True, predictor=1, bitspersample=bits))
 
 
 def encode_j2k(stored: NDArray[Any], bits: int) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+from collections import deque
 from concurrent.futures import Future
 from datetime import timedelta
 
@@ -29,7 +29,9 @@ class CommitUnknown(StorageError):
 
 
 class Commits:
-    """Records films, each call as one film, several of them in one transaction.
+    """Records films, each call one film, calls of the same moment in one transaction.
+
+    A caller that finds nobody at work commits for everybody who waits; the others sleep meanwhile.
 
     Parameters
     ----------
@@ -41,9 +43,8 @@ class Commits:
     def __init__(self, database: Database, quiet: timedelta) -> None:
         self._database = database
         self._quiet = quiet
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
-        self._thread.start()
+        self._waiting: deque[_Waiting] = deque()
+        self._writing = threading.Lock()
 
     def record(self, film: ReceivedFilm) -> Outcome:
         """Return when the film's rows are committed.
@@ -54,24 +55,12 @@ class Commits:
             If they are not; `CommitUnknown` if nobody can tell.
         """
         future: Future[Outcome] = Future()
-        self._waiting.put((film, future))
+        self._waiting.append((film, future))
+        with self._writing:
+            # Whoever held the lock before may have taken this film along.
+            while not future.done():
+                self._settle([self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))])
         return future.result()
-
-    def close(self) -> None:
-        """End after the films that wait already."""
-        self._waiting.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            batch = [first]
-            while len(batch) < _MOST and not self._waiting.empty():
-                item = self._waiting.get()
-                if item is None:
-                    self._waiting.put(None)
-                    break
-                batch.append(item)
-            self._settle(batch)
 
     def _settle(self, batch: list[_Waiting]) -> None:
         try:

@@ -9,9 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from pydicom import Dataset
 from pynetdicom import evt
-from pynetdicom.dimse_primitives import C_STORE
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,13 +24,12 @@ from db.intake import Outcome, ReceivedFilm
 from db.models import Instance, Result
 from db.session import Database
 from storescp.commits import Commits, CommitUnknown
-from storescp.hardening import AcceptedAssociation, ProtocolViolation
+from storescp.dimse import ProtocolViolation, Request
+from storescp.hardening import AcceptedAssociation
 from storescp.policy import CONGESTION, SECONDARY_CAPTURE, Denials, Policy, Rejection, supported_contexts
 from storescp.storage import DiskGuard, IncomingFilm, Origin
 
 logger = logging.getLogger(__name__)
-
-_COMMENT_LENGTH = 64  # Error Comment (0000,0902) is an LO
 
 
 class Node:
@@ -59,11 +56,7 @@ class Node:
     @property
     def handlers(self) -> list[evt.EventHandlerType]:
         """For pynetdicom."""
-        return [
-            (evt.EVT_REQUESTED, self.on_requested),
-            (evt.EVT_C_ECHO, self.on_echo),
-            (evt.EVT_C_STORE, self.on_store),
-        ]
+        return [(evt.EVT_REQUESTED, self.on_requested)]
 
     def on_requested(self, event: evt.Event) -> None:
         """Accept or reject an association, and choose its presentation contexts."""
@@ -86,22 +79,18 @@ class Node:
             self._contexts[decision.name] if decision else self._strangers_contexts
         )
 
-    def on_echo(self, _event: evt.Event) -> int:
-        """Answer a C-ECHO."""
-        return statuses.SUCCESS
-
-    def open(self, association: AcceptedAssociation, request: C_STORE, context_id: int) -> StoreRequest:
+    def open_store(self, association: AcceptedAssociation, request: Request, context_id: int) -> StoreRequest:
         """Begin a C-STORE; a refusal is kept until the data set has passed, as the protocol wants."""
         assert association.sender is not None, "strangers have no storage context"
         context = association._accepted_cx[context_id]
         origin = Origin(
             sender=association.sender.name,
             calling_ae_title=(association.requestor.ae_title or "").strip(),
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
             transfer_syntax_uid=str(context.transfer_syntax[0]),
         )
-        store = StoreRequest(self._maximum_bytes)
+        store = StoreRequest(self, self._maximum_bytes, association.peer, origin)
         try:
             if origin.sop_class_uid != context.abstract_syntax:
                 raise RefusedObject(statuses.SOP_CLASS_NOT_SUPPORTED, "SOP class differs from the presentation context")
@@ -113,31 +102,27 @@ class Node:
             store.refusal = error
         return store
 
-    def on_store(self, event: evt.Event) -> int | Dataset:
-        """Answer a C-STORE whose data set has come completely."""
-        association = cast(AcceptedAssociation, event.assoc)
-        request = cast(C_STORE, event.request)
-        store = cast(StoreRequest, association.dul.receiver)
-        facts = {"peer": association.peer, "bytes": store.size}
-        if association.sender is not None:
-            facts["sender"] = association.sender.name
+    def finish_store(self, store: StoreRequest) -> tuple[int, str]:
+        """Answer a C-STORE whose data set has come completely: status and Error Comment."""
+        facts: dict[str, Any] = {"peer": store.peer, "sender": store.origin.sender, "bytes": store.size}
         try:
-            outcome = self._store(store)
+            outcome = self._keep(store)
         except Exception as error:  # noqa: BLE001 - the edge around one request
             return self._refuse(error, facts)
         finally:
-            store.close()
+            store.discard()
+        facts["sop_instance_uid"] = store.origin.sop_instance_uid
         facts["milliseconds"] = round((time.monotonic() - store.began_at) * 1000)
-        logger.info(outcome, extra=facts | {"sop_instance_uid": request.AffectedSOPInstanceUID})
+        logger.info(outcome, extra=facts)
         crash_point("committed-before-answer")
-        return statuses.SUCCESS
+        return statuses.SUCCESS, ""
 
-    def _store(self, store: StoreRequest) -> str:
+    def _keep(self, store: StoreRequest) -> str:
         """Check, make durable, record; what became of the film."""
         if store.refusal is not None:
             raise store.refusal
         film = store.film
-        assert film is not None
+        assert film is not None, "a film that is not refused"
         scanned, attributes = film.examine()
         _check_identity(film.origin, scanned)
         if self._is_own_result(scanned):
@@ -174,7 +159,7 @@ class Node:
             statement = select(Result.id).where(Result.sop_instance_uid == scanned.sop_instance_uid)
             return session.scalars(statement).first() is not None
 
-    def _refuse(self, error: Exception, facts: dict[str, Any]) -> Dataset:
+    def _refuse(self, error: Exception, facts: dict[str, Any]) -> tuple[int, str]:
         """The answer to a request that failed, whatever the reason."""
         if isinstance(error, RefusedObject):
             status, reason = error.status, error.reason
@@ -189,10 +174,7 @@ class Node:
             status, reason = statuses.PROCESSING_FAILURE, f"internal error, incident {incident}"
             logger.error("internal error", exc_info=error, extra={"incident": incident})
         logger.warning("film refused", extra=facts | {"status": f"{status:#06x}", "reason": reason})
-        answer = Dataset()
-        answer.Status = status
-        answer.ErrorComment = reason[:_COMMENT_LENGTH]
-        return answer
+        return status, reason
 
     def _report_denial(self, calling_ae_title: str, address: str, reason: str, passed_over: int) -> None:
         facts = {"calling_ae_title": calling_ae_title, "peer": address, "reason": reason}
@@ -216,15 +198,22 @@ class StoreRequest:
 
     Parameters
     ----------
+    node : Node
     maximum_bytes : int
         A longer data set ends the association.
+    peer : str
+        Address.
+    origin : Origin
     """
 
-    def __init__(self, maximum_bytes: int) -> None:
+    def __init__(self, node: Node, maximum_bytes: int, peer: str, origin: Origin) -> None:
         self.began_at = time.monotonic()
+        self.peer = peer
+        self.origin = origin
         self.size = 0
         self.film: IncomingFilm | None = None
         self.refusal: Exception | None = None
+        self._node = node
         self._maximum_bytes = maximum_bytes
 
     def append(self, fragment: memoryview) -> None:
@@ -232,20 +221,22 @@ class StoreRequest:
         self.size += len(fragment)
         if self.size > self._maximum_bytes:
             raise ProtocolViolation(f"a data set of more than {self._maximum_bytes} bytes")
-        if self.film is not None and self.refusal is None:
+        if self.film is not None:
             try:
                 self.film.append(fragment)
             except StorageError as error:
                 self.refusal = error
-                self.close()
+                self.discard()
 
-    def close(self) -> None:
+    def finish(self) -> tuple[int, str]:
+        """The data set is complete: status and Error Comment."""
+        return self._node.finish_store(self)
+
+    def discard(self) -> None:
         """Leave nothing behind of a film that is not to be kept."""
         if self.film is not None:
             self.film.discard()
             self.film = None
-
-    discard = close
 
 
 def _check_identity(origin: Origin, scanned: ScannedObject) -> None:

@@ -1,8 +1,8 @@
 """What this node changes in pynetdicom 3.0.4, in one place.
 
-pynetdicom stays the protocol engine: PDU grammar, state machine, negotiation, DIMSE primitives. Its
+pynetdicom stays the protocol engine: PDU grammar, state machine, negotiation, release and abort. Its
 reactors are replaced, because they poll every millisecond and wait without a limit inside a PDU, and so
-is the way of a data set, which goes to its receiver fragment by fragment and is never held as a whole.
+is the way of messages: a data set goes to its receiver fragment by fragment and is never held as a whole.
 The overridden names are private: the version is pinned, and each has a test that fails if it moves.
 """
 
@@ -19,23 +19,22 @@ import time
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import BytesIO
 from typing import Any, Protocol, cast
 
 from pynetdicom import _config
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.events import EVT_RELEASED, EventHandlerType, NotificationEvent, trigger
 from pynetdicom.pdu import A_ABORT_RQ
-from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from clearfilm.config import Listener, Sender
+from clearfilm.dicom import statuses
+from storescp import dimse
+from storescp.dimse import ProtocolViolation, Request
 
 logger = logging.getLogger(__name__)
 
@@ -56,25 +55,27 @@ _ESTABLISHED = "Sta6"
 _AWAITING_CLOSE = "Sta13"
 
 
-class DataSetReceiver(Protocol):
-    """Takes the data set of one C-STORE request, in the order of its bytes."""
+class Store(Protocol):
+    """One C-STORE request being served."""
 
     def append(self, fragment: memoryview) -> None:
-        """Take the next bytes; the buffer is reused afterwards. ProtocolViolation ends the association."""
+        """Take the next bytes of the data set; the buffer is reused afterwards.
+
+        ProtocolViolation ends the association.
+        """
+
+    def finish(self) -> tuple[int, str]:
+        """The data set is complete: status and Error Comment of the answer."""
 
     def discard(self) -> None:
         """The rest will not come: leave nothing behind."""
 
 
-class Reception(Protocol):
+class Services(Protocol):
     """What the node does with requests."""
 
-    def open(self, association: AcceptedAssociation, request: C_STORE, context_id: int) -> DataSetReceiver:
+    def open_store(self, association: AcceptedAssociation, request: Request, context_id: int) -> Store:
         """A C-STORE command has come; its data set follows."""
-
-
-class ProtocolViolation(Exception):
-    """The peer did what no peer may do; its association is aborted."""
 
 
 def silence() -> None:
@@ -165,21 +166,21 @@ class UpperLayer(DULServiceProvider):
     assoc: AcceptedAssociation
     socket: BoundedSocket
 
-    def __init__(self, association: AcceptedAssociation, limits: Listener, reception: Reception) -> None:
+    def __init__(self, association: AcceptedAssociation, limits: Listener, services: Services) -> None:
         super().__init__(association)
         self._limits = limits
-        self._reception = reception
+        self._services = services
         self._idle_timer = MonotonicTimer(limits.idle_timeout_seconds)
         self.artim_timer = MonotonicTimer(limits.association_timeout_seconds)
         self._buffer = memoryview(bytearray(MAXIMUM_PDU))
         self._waking = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._command = bytearray()
-        self._request: C_STORE | None = None
         self._context_id = 0
         self._message_started: float | None = None
         self._serving = False
-        self.receiver: DataSetReceiver | None = None
+        self._request: Request | None = None
+        self._store: Store | None = None
         self.daemon = True
 
     @property
@@ -202,8 +203,8 @@ class UpperLayer(DULServiceProvider):
             self._abort(0x00)
         finally:
             self._kill_thread = True
-            if self.receiver is not None:
-                self.receiver.discard()
+            if self._store is not None:
+                self._store.discard()
             # The association's thread may still be waiting for a request that will never come.
             self.to_user_queue.put(cast(Any, None))
             self._buffer = memoryview(b"")
@@ -334,12 +335,12 @@ class UpperLayer(DULServiceProvider):
             self._context_id = context_id
         if context_id != self._context_id:
             raise ProtocolViolation("a message changes its presentation context")
-        if bool(is_command) == (self.receiver is not None):
+        if bool(is_command) == (self._store is not None):
             raise ProtocolViolation("command and data set are out of order")
-        if self.receiver is not None:
-            self.receiver.append(fragment)
+        if self._store is not None:
+            self._store.append(fragment)
             if is_last:
-                self._serve(cast(C_STORE, self._request))
+                self._finish_store(self._store)
             return
         if len(self._command) + len(fragment) > MAXIMUM_COMMAND_SET:
             raise ProtocolViolation(f"a command set of more than {MAXIMUM_COMMAND_SET} bytes")
@@ -348,48 +349,36 @@ class UpperLayer(DULServiceProvider):
             self._begin()
 
     def _begin(self) -> None:
-        """The command is complete: serve it, or make ready for its data set."""
+        """The command is complete: answer it, or make ready for its data set."""
         if self._context_id not in self.assoc._accepted_cx:
             raise ProtocolViolation("a message comes on a presentation context that was not accepted")
-        message, complete = self._decode_command()
-        if isinstance(message, C_ECHO_RQ) and complete:
-            self._serve(message.message_to_primitive())
-            return
-        if not isinstance(message, C_STORE_RQ) or complete:
+        request = dimse.decode(self._command)
+        if request.command == dimse.C_ECHO_RQ and not request.has_data_set:
+            self._answer(request, statuses.SUCCESS, "")
+        elif request.command == dimse.C_STORE_RQ and request.has_data_set:
+            self._request = request
+            self._store = self._services.open_store(self.assoc, request, self._context_id)
+        else:
             raise ProtocolViolation("only C-ECHO, and C-STORE with a data set, are served")
-        message.data_set = BytesIO()
-        request = cast(C_STORE, message.message_to_primitive())
-        if not request.is_valid_request:
-            raise ProtocolViolation("the C-STORE request lacks a mandatory element")
-        self._request = request
-        self.receiver = self._reception.open(self.assoc, request, self._context_id)
 
-    def _decode_command(self) -> tuple[DIMSEMessage, bool]:
-        """The message, and whether it ends with its command."""
-        data = P_DATA()
-        data.presentation_data_value_list = [[self._context_id, b"\x03" + bytes(self._command)]]
-        message = DIMSEMessage()
-        try:
-            complete = message.decode_msg(data)
-        except Exception as error:
-            raise ProtocolViolation("a command set cannot be decoded") from error
-        return message, complete
-
-    def _serve(self, request: Any) -> None:
-        """Answer a complete request; the answer is sent by the next turns."""
-        # The association may be a moment behind the peer, which already has our acceptance.
-        if not self.assoc.established.wait(self._limits.association_timeout_seconds):
-            raise ProtocolViolation("the association is not established")
+    def _finish_store(self, store: Store) -> None:
+        assert self._request is not None
         self._serving = True
         try:
-            self.assoc._serve_request(request, self._context_id)
+            status, comment = store.finish()
         finally:
             self._serving = False
             self._idle_timer.restart()
-            if self.receiver is not None:
-                self.receiver.discard()
-            self.receiver = self._request = self._message_started = None
-            self._command.clear()
+            self._store = None
+        self._answer(self._request, status, comment)
+
+    def _answer(self, request: Request, status: int, comment: str) -> None:
+        """Send an answer. Action DT-1 of the state machine (PS3.8 9.2) does nothing else in this state."""
+        answer = dimse.response(request, self._context_id, status, comment)
+        self._message_started = None
+        self._command.clear()
+        self.socket.limit(self._limits.pdu_timeout_seconds)
+        self.socket.send(answer)
 
     def _abort(self, reason: int) -> None:
         """Send an A-ABORT of the service provider (PS3.8 9.3.8) and close at once."""
@@ -412,9 +401,8 @@ class AcceptedAssociation(Association):
     def __init__(self, server: Server) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self._server = server
-        self.established = threading.Event()
         self.sender: Sender | None = None
-        self.dul = UpperLayer(self, server.limits, server.reception)
+        self.dul = UpperLayer(self, server.limits, server.services)
         # The setters hand these on to the timers of the upper layer.
         self.acse_timeout = server.limits.association_timeout_seconds
         self.network_timeout = server.limits.idle_timeout_seconds
@@ -435,7 +423,6 @@ class AcceptedAssociation(Association):
     def _run_reactor(self) -> None:
         """Watch for release, abort, silence and the server's wish to stop; requests are served elsewhere."""
         self._is_paused = False
-        self.established.set()
         while not self._kill:
             self.dul.wait_for_user(_WAKE_SECONDS)
             if self.is_established and self.acse.is_release_requested():
@@ -452,10 +439,6 @@ class AcceptedAssociation(Association):
                 self.kill()
             elif self.dul.idle_timer_expired() or (self._server.stopping and not self.dul.busy):
                 self.abort()
-
-    def _abort_blocking(self, block: bool = True) -> None:
-        """Abort; the upper layer's thread cannot wait for its own end."""
-        super()._abort_blocking(block and threading.current_thread() is not self.dul)
 
 
 class Connection(RequestHandler):
@@ -495,8 +478,8 @@ class Server(AssociationServer):
     address : tuple of str and int
         Where to listen.
     limits : clearfilm.config.Listener
-    reception : Reception
-        Takes the data sets.
+    services : Services
+        Serves the requests.
     handlers : list
         pynetdicom's event handlers.
     """
@@ -508,11 +491,11 @@ class Server(AssociationServer):
         ae: ApplicationEntity,
         address: tuple[str, int],
         limits: Listener,
-        reception: Reception,
+        services: Services,
         handlers: list[EventHandlerType],
     ) -> None:
         self.limits = limits
-        self.reception = reception
+        self.services = services
         self.stopping = False
         self._present: Counter[str] = Counter()
         self._changed = threading.Condition()

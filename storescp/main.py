@@ -17,6 +17,7 @@ from pynetdicom.ae import ApplicationEntity
 from clearfilm.config import Config
 from clearfilm.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from clearfilm.errors import StartupError
+from clearfilm.files import fsync_folder
 from db import schema
 from db.session import Database
 from storescp import hardening, recovery
@@ -52,8 +53,7 @@ class RunningListener:
         schema.prepare(self._database)
         _require_folder(config)
         quiet = timedelta(seconds=config.study.quiet_seconds)
-        self._commits = Commits(self._database, quiet)
-        node = Node(config, self._database, self._commits)
+        node = Node(config, self._database, Commits(self._database, quiet))
         self._server = _bind(config, node)
         self.port = int(self._server.server_address[1])
         self._threads = [
@@ -73,7 +73,6 @@ class RunningListener:
         """
         ended = self._server.drain(seconds)
         self._threads[0].join()
-        self._commits.close()
         self._database.close()
         return ended
 
@@ -145,9 +144,12 @@ def _bind(config: Config, node: Node) -> Server:
 def _require_folder(config: Config) -> None:
     folder = config.data_folder / FILMS
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # All of them now, so that no film waits for a new folder to become durable.
+        for number in range(256):
+            (folder / f"{number:02x}").mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}"
         probe.touch()
         probe.unlink()
+        fsync_folder(folder)
     except OSError as error:
         raise StartupError(f"the data folder is not writable: {error.strerror}: {error.filename}") from error

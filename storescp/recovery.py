@@ -22,7 +22,7 @@ from db import audit, intake
 from db.intake import Outcome
 from db.models import Instance, InstanceState
 from db.session import Database
-from storescp.storage import FILMS, SUFFIX, Origin, file_prefix, received_film
+from storescp.storage import FILMS, RECORDED, SUFFIX, Origin, file_prefix, received_film
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _read(path: Path, relative: str) -> intake.ReceivedFilm:
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         data = content[len(file_prefix(origin)) :]
     scanned = header.scan(data, origin.transfer_syntax_uid)
-    attributes = header.parse(data[: scanned.header_bytes], origin.transfer_syntax_uid)
+    attributes = header.parse(data[: scanned.header_bytes], origin.transfer_syntax_uid, RECORDED)
     digest = hashlib.sha256(data).hexdigest()
     return received_film(scanned, attributes, origin, digest=digest, size=len(data), path=relative)
 

@@ -25,6 +25,21 @@ logger = logging.getLogger(__name__)
 
 FILMS = "films"
 SUFFIX = ".dcm"
+RECORDED = frozenset(
+    {
+        "patient_name",
+        "patient_id",
+        "patient_birth_date",
+        "patient_sex",
+        "accession_number",
+        "study_date",
+        "study_time",
+        "study_description",
+        "requested_procedure_priority",
+        "study_priority_id",
+    }
+)
+"""The attributes that the database keeps of a film."""
 _CRITICAL_BYTES = 1 << 30
 _GUARD_SECONDS = 1.0
 _ELEMENT = Struct("<HH2sH")
@@ -132,7 +147,8 @@ class IncomingFilm:
         content = memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
         data = content[len(self._prefix) :]
         scanned = header.scan(data, self.origin.transfer_syntax_uid)
-        return scanned, header.parse(data[: scanned.header_bytes], self.origin.transfer_syntax_uid)
+        head = data[: scanned.header_bytes]
+        return scanned, header.parse(head, self.origin.transfer_syntax_uid, RECORDED)
 
     def publish(self, scanned: header.ScannedObject, attributes: header.FilmHeader) -> ReceivedFilm:
         """Make the file durable; what is to be recorded of it."""

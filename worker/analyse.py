@@ -58,7 +58,7 @@ class Outcome:
     map_path: str | None = None
     facts: dict[str, Any] | None = None
     reason: str | None = None
-    postponed: str | None = None  # the disk did not take the map; another try may
+    postponed: str | None = None  # why there is to be another try
 
 
 class Analyser:
@@ -122,10 +122,11 @@ class Analyser:
                     break
                 path = session.scalars(select(Instance.path).where(Instance.id == job.instance_id)).one()
                 claimed.append((job, path))
+        edge = self._model.current().bundle.description.input_edge if claimed else 0
         for job, path in claimed:
             self._leases.hold(job)
             crash_point("claimed")
-            self._waiting.append(Waiting(job, self._decoders.submit(self._store.path(path))))
+            self._waiting.append(Waiting(job, self._decoders.submit(self._store.path(path), edge)))
 
     def _take_decoded(self) -> list[Waiting]:
         """Films whose decoding has ended, oldest first, at most a micro-batch; waits a little for the first."""
@@ -151,11 +152,17 @@ class Analyser:
         model = self._model.current()
         outcomes: list[Outcome] = []
         readable: list[tuple[ClaimedJob, PreparedFilm]] = []
+        edge = model.bundle.description.input_edge
         for waiting in batch:
             try:
-                readable.append((waiting.job, waiting.prepared.result()))
+                film = waiting.prepared.result()
             except NotAnalysable as error:
                 outcomes.append(Outcome(waiting.job, reason=error.reason))
+                continue
+            if film.network_input.shape == (edge, edge):
+                readable.append((waiting.job, film))
+            else:
+                outcomes.append(Outcome(waiting.job, postponed="the model was switched meanwhile"))
         if readable:
             crash_point("middle-of-inference")
             readings = model.engine.run(np.stack([film.network_input for _, film in readable]))

@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -42,18 +43,16 @@ REPORT_PREFERENCE = tuple(map(str, (Comprehensive3DSRStorage, ComprehensiveSRSto
 RESULT_CLASSES = (str(SecondaryCaptureImageStorage), *REPORT_PREFERENCE)
 
 
-def backoff(retries: int, random_share: float) -> timedelta:
+def backoff(retries: int) -> timedelta:
     """Waiting time before another try: doubled each time, capped, with up to a quarter of jitter.
 
     Parameters
     ----------
     retries : int
         Tries so far, from 0.
-    random_share : float
-        0 to 1.
     """
     doubled = FIRST_BACKOFF * 2 ** min(retries, 16)
-    return min(doubled, LONGEST_BACKOFF) * (1 + 0.25 * random_share)
+    return min(doubled, LONGEST_BACKOFF) * random.uniform(1, 1.25)  # noqa: S311 - no secret
 
 
 class Courier:
@@ -70,6 +69,8 @@ class Courier:
         Our title.
     database, store, leases
         Of this process.
+    backoff : callable
+        Waiting time by number of tries so far.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Courier:
         database: Database,
         store: Store,
         leases: Leases,
+        backoff: Callable[[int], timedelta] = backoff,
     ) -> None:
+        self._backoff = backoff
         self._destination = destination
         self._title = calling_ae_title
         self._peer = scu.Peer(
@@ -116,7 +119,7 @@ class Courier:
                 finally:
                     self._leases.release(job)
                 if self._unreachable:
-                    stop.wait(backoff(self._unreachable - 1, random.random()).total_seconds())  # noqa: S311
+                    stop.wait(self._backoff(self._unreachable - 1).total_seconds())
 
     def _claim(self) -> ClaimedJob | None:
         with self._database.begin() as session:
@@ -150,8 +153,10 @@ class Courier:
         sent = [p for p in parcels if p.state in (DeliveryState.SENT, DeliveryState.COMMITTED)]
         if waiting or any(parcel.state is DeliveryState.SENT for parcel in sent):
             association = self._call()
-            for parcel in self._choose(association, waiting, sent):
+            chosen = self._choose(association, waiting, sent)
+            for parcel in chosen:
                 self._send(association, parcel)
+            self._pass_over([parcel for parcel in waiting if parcel not in chosen])
             self._ask_for_commitment(association, job)
         with self._database.begin() as session:
             queue.finish(session, job, now=self._database.now(session))
@@ -170,7 +175,7 @@ class Courier:
                 scu.associate(
                     self._title,
                     self._peer,
-                    [scu.storage_context(uid) for uid in RESULT_CLASSES],
+                    [context for uid in RESULT_CLASSES for context in scu.storage_contexts(uid)],
                     commitment=self._destination.storage_commitment,
                     handlers=[(evt.EVT_N_EVENT_REPORT, report_handler(self._keep_report))],
                 )
@@ -209,6 +214,12 @@ class Courier:
             now = self._database.now(session)
             deliveries.set_sent(session, parcel.delivery_id, status=status, now=now)
 
+    def _pass_over(self, parcels: list[Parcel]) -> None:
+        """The report has gone out in another IOD than these."""
+        if parcels:
+            with self._database.begin() as session:
+                deliveries.set_not_chosen(session, [parcel.delivery_id for parcel in parcels])
+
     def _ask_for_commitment(self, association: Association, job: ClaimedJob) -> None:
         if not scu.offers_commitment(association):
             return
@@ -237,7 +248,7 @@ class Courier:
 
     def _postpone(self, job: ClaimedJob, error: DeliveryError) -> None:
         """Another try later, until the destination has been away for too long or has refused for good."""
-        wait = backoff(job.retries, random.random())  # noqa: S311 - jitter, no secret
+        wait = self._backoff(job.retries)
         with self._database.begin() as session:
             now = self._database.now(session)
             refused = deliveries.record_failure(

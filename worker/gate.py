@@ -87,7 +87,7 @@ _OTHER_PARTS = (
 )
 _OTHER_PICTURES = ("PHANTOM", "SCOUT", "TOPOGRAM", "LOCALIZER", "SUPPRESS", "TOMOSYN", "SUBTRACT", "体模")
 _CHILD = ("PEDI", "PAED", "CHILD", "INFANT", "NEONAT", "NEWBORN", "BABY", "小儿", "儿童", "婴", "新生儿")
-_HUMAN = ("HOMO SAPIENS", "HUMAN")
+_HUMAN = ("HOMO", "HUMAN")
 _HUMAN_CODES = {"337915000", "L-85003"}
 
 _FRONTAL_WORDS = {
@@ -289,7 +289,7 @@ def _judge_view(header: FilmHeader, unknown_view: str) -> None:
     stated = [_view_position(header), _view_codes(header), _orientation(header)]
     described = _described_view(header)
     if "other" in stated:
-        if header.view_position:
+        if header.view_position and stated[0] == "other":
             raise NotAnalysable(_quoting("view", header.view_position.upper()))
         raise NotAnalysable("not a frontal view")
     if described == "other":

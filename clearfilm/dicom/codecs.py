@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pydicom.uid import (
     JPEG2000,
@@ -40,6 +41,8 @@ from clearfilm.errors import NotAnalysable
 
 UNCOMPRESSED: Final = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 _SELF_TEST_TIMEOUT_SECONDS = 60
+# Any bytes that no marker begins with.
+_FILLER = hashlib.sha512(b"filler").digest().replace(b"\xff", b"\x7f")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def decode(ds: Dataset, decoder: str | None = None) -> tuple[NDArray[Any], str]:
     Raises
     ------
     NotAnalysable
-        If no decoder could.
+        If no decoder could, or the codestream ends before the picture does.
     """
     uid = UID(ds.file_meta.TransferSyntaxUID)
     if uid not in CODECS:
@@ -128,8 +131,27 @@ def decode(ds: Dataset, decoder: str | None = None) -> tuple[NDArray[Any], str]:
             raise
         except Exception:  # noqa: BLE001, S112 - decoders raise what they like; the next one may manage
             continue
+        if uid in DECODER_DEPENDENCIES and _ends_early(ds, stored):
+            raise NotAnalysable("the compressed pixel data are cut off")
         return stored, name
     raise NotAnalysable("the compressed pixel data cannot be decoded")
+
+
+def _ends_early(ds: Dataset, stored: NDArray[Any]) -> bool:
+    """Whether a JPEG codestream holds less than its picture.
+
+    Every JPEG decoder at hand fills the rest with grey and says nothing. Decoded again with some bytes put
+    before the end-of-image marker, a whole codestream gives the same picture, a short one another.
+    """
+    import imagecodecs
+
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    end = frame.rfind(b"\xff\xd9")
+    try:
+        again = imagecodecs.jpeg8_decode(frame[:end] + _FILLER + frame[end:])
+    except imagecodecs.Jpeg8Error:
+        return False
+    return not np.array_equal(again, stored.view(again.dtype) if again.itemsize == stored.itemsize else stored)
 
 
 def self_test(uid: UID) -> bool:

@@ -357,7 +357,7 @@ class FilmHeader:
     photometric_interpretation: str = _text("PhotometricInterpretation")
 
 
-def parse(data: bytes | memoryview, transfer_syntax_uid: str) -> FilmHeader:
+def parse(data: bytes | memoryview, transfer_syntax_uid: str, only: frozenset[str] | None = None) -> FilmHeader:
     """Read the attributes of a data set; never raises, whatever they hold.
 
     Parameters
@@ -366,23 +366,29 @@ def parse(data: bytes | memoryview, transfer_syntax_uid: str) -> FilmHeader:
         The data set without file meta information, after `scan` accepted it. Pass
         ``data[:scanned.header_bytes]``: what comes after is not read, but would be copied.
     transfer_syntax_uid : str
+    only : frozenset of str, optional
+        Names of the attributes that are wanted; the others stay empty.
 
     Returns
     -------
     FilmHeader
     """
     implicit = transfer_syntax_uid == ImplicitVRLittleEndian
+    tags = [tag for name, tag in _PARSED_TAGS.items() if only is None or name in only]
+    tags.append(_SPECIFIC_CHARACTER_SET)
     try:
-        ds = read_dataset(BytesIO(data), implicit, True, stop_when=_is_pixel_data, specific_tags=list(_PARSED_TAGS))
+        ds = read_dataset(BytesIO(data), implicit, True, stop_when=_is_pixel_data, specific_tags=tags)
     except Exception:  # noqa: BLE001 - pydicom raises exceptions of ten kinds on damaged data sets
         return FilmHeader()
-    return from_dataset(ds)
+    return from_dataset(ds, only)
 
 
-def from_dataset(ds: Dataset) -> FilmHeader:
+def from_dataset(ds: Dataset, only: frozenset[str] | None = None) -> FilmHeader:
     """The same attributes from a data set that has been read already; never raises."""
     values = {}
     for attribute in fields(FilmHeader):
+        if only is not None and attribute.name not in only:
+            continue
         keyword = attribute.metadata["keyword"]
         try:
             if keyword in ds:
@@ -424,4 +430,5 @@ def _decode(value: bytes, encodings: list[str]) -> str:
     return value.decode(encodings[0], "replace")
 
 
-_PARSED_TAGS = tuple(int(Tag(attribute.metadata["keyword"])) for attribute in fields(FilmHeader))
+_PARSED_TAGS = {attribute.name: int(Tag(attribute.metadata["keyword"])) for attribute in fields(FilmHeader)}
+_SPECIFIC_CHARACTER_SET = _PARSED_TAGS["specific_character_set"]

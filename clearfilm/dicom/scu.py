@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydicom
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context
@@ -43,11 +44,15 @@ class Peer:
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
-def storage_context(
+def storage_contexts(
     sop_class_uid: str, transfer_syntaxes: Sequence[str] = UNCOMPRESSED
-) -> PresentationContext:
-    """A presentation context to propose for sending objects of one SOP class."""
-    return build_context(sop_class_uid, list(transfer_syntaxes))
+) -> list[PresentationContext]:
+    """Presentation contexts to propose for sending objects of one SOP class.
+
+    One for each transfer syntax: of several in one context the peer chooses, and it may choose another
+    than the one that the stored bytes have.
+    """
+    return [build_context(sop_class_uid, [syntax]) for syntax in transfer_syntaxes]
 
 
 @contextmanager
@@ -144,7 +149,7 @@ def echo(calling_ae_title: str, peer: Peer) -> None:
 
 
 def store(association: Association, peer: Peer, path: Path) -> int:
-    """C-STORE one file.
+    """C-STORE one file: its bytes as they are, or converted where the peer takes Implicit VR only.
 
     Parameters
     ----------
@@ -168,7 +173,7 @@ def store(association: Association, peer: Peer, path: Path) -> int:
         If the peer will not take it, or accepted no context for it.
     """
     try:
-        answer = association.send_c_store(path)
+        answer = association.send_c_store(_sendable(association, path))
     except (ValueError, AttributeError) as error:
         raise PeerRefused(f"{peer} accepted no presentation context for this object") from error
     except RuntimeError as error:
@@ -185,14 +190,21 @@ def store(association: Association, peer: Peer, path: Path) -> int:
     raise PeerRefused(text, int(status))
 
 
+def _sendable(association: Association, path: Path) -> Path | Dataset:
+    """The file itself, if its transfer syntax was accepted; its data set if only another one was."""
+    meta = pydicom.filereader.read_file_meta_info(path)
+    syntaxes = accepted(association).get(str(meta.MediaStorageSOPClassUID), [])
+    if meta.TransferSyntaxUID == ExplicitVRLittleEndian and syntaxes == [ImplicitVRLittleEndian]:
+        return pydicom.dcmread(path)
+    return path
+
+
 def offers_commitment(association: Association) -> bool:
     """Whether the peer accepted the Storage Commitment Push Model on this association."""
     return str(StorageCommitmentPushModel) in accepted(association)
 
 
-def request_commitment(
-    association: Association, transaction_uid: str, objects: Sequence[tuple[str, str]]
-) -> None:
+def request_commitment(association: Association, transaction_uid: str, objects: Sequence[tuple[str, str]]) -> None:
     """Ask the peer to take responsibility for stored objects: N-ACTION, type 1 (PS3.4 J.3.2).
 
     A refusal or silence changes nothing: the objects are stored, and the request is repeated later.
@@ -209,9 +221,7 @@ def request_commitment(
     request = Dataset()
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = [_reference(*names) for names in objects]
-    answer, _ = association.send_n_action(
-        request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-    )
+    answer, _ = association.send_n_action(request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
     status = getattr(answer, "Status", None)
     if status != SUCCESS:
         logger.warning("storage commitment request not accepted", extra={"status": status})

@@ -1,16 +1,12 @@
 """One test PACS and one node for each test module."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli import test_pacs
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from nodes import Node
+from tests.acceptance.nodes import Node
 
 
 @pytest.fixture(scope="module")

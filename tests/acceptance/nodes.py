@@ -121,9 +121,9 @@ class Node:
         """C-STORE one film: the status, or None if no answer came."""
         assert self.peer is not None
         meta = pydicom.dcmread(path, stop_before_pixels=True).file_meta
-        context = scu.storage_context(str(meta.MediaStorageSOPClassUID), [str(meta.TransferSyntaxUID)])
+        contexts = scu.storage_contexts(str(meta.MediaStorageSOPClassUID), [str(meta.TransferSyntaxUID)])
         try:
-            with scu.associate("MODALITY", self.peer, [context]) as association:
+            with scu.associate("MODALITY", self.peer, contexts) as association:
                 return scu.store(association, self.peer, path)
         except DeliveryError as error:
             return error.status

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from films import fresh_film, sample
-from nodes import Node, assert_nothing_doubled, await_condition, read_journal
 
 from clearfilm.crashpoints import NAMES
+from tests.acceptance.films import fresh_film, sample
+from tests.acceptance.nodes import Node, assert_nothing_doubled, await_condition, read_journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

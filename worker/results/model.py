@@ -22,7 +22,6 @@ class ModelIdentity:
     evidence_threshold: float  # log-odds of one cell of the map from which it is drawn
     note: str  # origin and standing of the model, shown in every result
     preprocessing_id: str
-    evidence_ceiling: float = 10.0  # log-odds at the top of the colour scale, the same for all studies
 
 
 @dataclass(frozen=True)

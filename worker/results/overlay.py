@@ -19,6 +19,8 @@ from worker.results.words import NOT_DIAGNOSTIC, film_number, plain, score_words
 
 # Below this the words cannot be read beside the film: smaller films are enlarged.
 MINIMUM_EDGE: Final = 768
+# Log-odds from the evidence threshold, where drawing begins, to the top of the colour scale.
+EVIDENCE_SPAN: Final = 8.0
 
 _Image = NDArray[np.uint8]
 # OpenCV's stubs know no element types.
@@ -61,6 +63,7 @@ _NOTHING: Final = "nothing is drawn below the operating point"
 # Sizes for a film of 1024 pixels.
 _MARGIN: Final = 20
 _LEGEND: Final = 250
+_NARROWEST: Final = 580
 # Pixels on each side over which outlines are averaged.
 _SMOOTHING: Final = 12
 # Sub-pixel bits of coordinates for OpenCV.
@@ -80,8 +83,8 @@ def draw(conclusion: StudyConclusion, index: int) -> _Image:
     -------
     numpy.ndarray
         Shape ``(rows, columns, 3)``, uint8, RGB: a strip with decision and score, the film, a strip with
-        origin and legend. Films smaller than `MINIMUM_EDGE` are enlarged. Nothing is drawn on a film
-        below the operating point.
+        origin and legend. Films smaller than `MINIMUM_EDGE` are enlarged, very narrow ones get black
+        sides. Nothing is drawn on a film below the operating point.
     """
     film, model = conclusion.films[index], conclusion.model
     assert film.display is not None
@@ -89,7 +92,9 @@ def draw(conclusion: StudyConclusion, index: int) -> _Image:
     assert model is not None
     picture: _Array = cv2.cvtColor(_enlarged(film.display), cv2.COLOR_GRAY2RGB)
     drawn = film.above and draw_evidence(picture, film.evidence, model)
-    width, scale = picture.shape[1], max(picture.shape[:2]) / 1024
+    scale = max(picture.shape[:2]) / 1024
+    picture = _widened(picture, round(_NARROWEST * scale))
+    width = picture.shape[1]
     top = _top_strip(conclusion, index, width, scale)
     bottom = _bottom_strip(conclusion, film, drawn=drawn, width=width, scale=scale)
     return np.concatenate([top, picture, bottom])
@@ -138,15 +143,19 @@ def _enlarged(display: _Array) -> _Array:
     return cv2.resize(display, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
 
+def _widened(picture: _Array, width: int) -> _Array:
+    """Black on both sides of a film that is too narrow for the words."""
+    missing = max(0, width - picture.shape[1])
+    if missing == 0:
+        return picture
+    return cv2.copyMakeBorder(picture, 0, 0, missing // 2, missing - missing // 2, cv2.BORDER_CONSTANT)
+
+
 def _wash(picture: _Array, surface: _Array, inside: _Array, model: ModelIdentity) -> None:
     left, top, width, height = cv2.boundingRect(inside)
     part = np.s_[top : top + height, left : left + width]
-    span = model.evidence_ceiling - model.evidence_threshold
-    level = cv2.convertScaleAbs(
-        np.maximum(surface[part], model.evidence_threshold),
-        alpha=255 / span,
-        beta=-255 * model.evidence_threshold / span,
-    )
+    excess = np.maximum(surface[part] - model.evidence_threshold, 0)
+    level = cv2.convertScaleAbs(excess, alpha=255 / EVIDENCE_SPAN)
     colours = cv2.applyColorMap(level, ramp()[:, None, :])
     mixed = cv2.addWeighted(picture[part], 1 - _WASH, colours, _WASH, 0)
     cv2.copyTo(mixed, inside[part], picture[part])
@@ -258,7 +267,7 @@ def _bottom_strip(conclusion: StudyConclusion, film: Film, *, drawn: bool, width
     if drawn:
         pixels = _legend(strip, model, film, x, y)
     else:
-        words = f"no region above the evidence threshold {model.evidence_threshold:g}" if film.above else _NOTHING
+        words = f"no region above the evidence threshold {model.evidence_threshold:.1f}" if film.above else _NOTHING
         strip.text(x + _LEGEND * beside, y + 31, words, 15, _QUIET, "rs" if beside else "ls")
         pixels = strip.pixels()
     pixels[:1] = _HAIRLINE
@@ -267,16 +276,16 @@ def _bottom_strip(conclusion: StudyConclusion, film: Film, *, drawn: bool, width
 
 def _legend(strip: _Strip, model: ModelIdentity, film: Film, x: float, y: float) -> _Image:
     assert film.evidence is not None
-    low, high, peak = model.evidence_threshold, model.evidence_ceiling, float(film.evidence.max())
+    low, peak = model.evidence_threshold, float(film.evidence.max())
     strip.text(x, y + 27, "evidence, log-odds", 15, _QUIET)
     strip.text(x + _LEGEND, y + 27, f"peak {peak:.1f}", 15, _TEXT, "rs")
-    strip.text(x, y + 62, f"{low:g}", 14, _QUIET)
-    strip.text(x + _LEGEND, y + 62, f"{high:g}+", 14, _QUIET, "rs")
+    strip.text(x, y + 62, f"{low:.1f}", 14, _QUIET)
+    strip.text(x + _LEGEND, y + 62, f"{low + EVIDENCE_SPAN:.1f}+", 14, _QUIET, "rs")
     pixels, scale = strip.pixels(), strip.scale
     left, right = round(x * scale), round((x + _LEGEND) * scale)
     levels = np.linspace(0, 255, right - left).round().astype(np.intp)
     pixels[round((y + 37) * scale) : round((y + 45) * scale), left:right] = ramp()[levels]
-    mark = x + _LEGEND * min(max((peak - low) / (high - low), 0), 1)
+    mark = x + _LEGEND * min((peak - low) / EVIDENCE_SPAN, 1)
     for colour, reach in ((_STRIP, 3.5), (_TEXT, 1.5)):
         part = round((mark - reach) * scale), round((mark + reach) * scale)
         pixels[round((y + 34) * scale) : round((y + 48) * scale), part[0] : part[1]] = colour
