@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from pydicom.charset import python_encoding
-from pydicom.uid import UID
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    StorageCommitmentPushModel,
-    Verification,
-)
+from pydicom.uid import UID, DigitalXRayImageStorageForProcessing
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from clearfilm import __version__
 from clearfilm import config as configuration
@@ -130,8 +127,8 @@ reported as "not analysed" with the reason. It never changes, moves or deletes a
 
 {_table(["SOP class", "UID", "receives (SCP)", "creates and sends (SCU)"], received + captures + reports)}
 
-{UID(policy.FILM_CLASSES[-1]).name} is stored and never analysed. Received Secondary Captures are analysed only if
-they say by their header that they are adult frontal chest films.
+{UID(DigitalXRayImageStorageForProcessing).name} is stored and never analysed.
+Received Secondary Captures are analysed only if they say by their header that they are adult frontal chest films.
 
 #### 1.1.1 Structured report root templates
 
@@ -294,29 +291,33 @@ def _storage_scu(config: Config) -> str:
     ]
     return f"""### 5.3 Storage SCU
 
-SOP classes proposed: {", ".join(name for name, _ in _names(deliver.RESULT_CLASSES))}. Transfer syntaxes proposed for
-each: {", ".join(name for name, _ in _names(map(str, scu.UNCOMPRESSED)))}. Results are made in Explicit VR Little Endian.
+SOP classes proposed: {", ".join(name for name, _ in _names(deliver.RESULT_CLASSES))}.
+Transfer syntaxes proposed for each: {", ".join(name for name, _ in _names(map(str, scu.UNCOMPRESSED)))}.
+Results are made in Explicit VR Little Endian.
 
-The report has the same content in {len(structured_report.SOP_CLASSES)} SOP classes; a destination gets the first that it
-accepts, in the order of table 1.1.
+The report has the same content in {len(deliver.REPORT_PREFERENCE)} SOP classes; a destination gets the first
+that it accepts, in this order.
 
 {_table(["status of the destination", "consequence"], answers)}
 
-Waiting time between tries: {first:g} seconds, doubled up to {longest / 60:g} minutes, with jitter, for {waits} hours. After a
-failed connection nothing else is tried at that destination until the waiting time is over. A resend sends the same
-bytes under the same UIDs. An idle association is released after {deliver.IDLE_RELEASE_SECONDS:g} seconds."""
+Waiting time between tries: {first:g} seconds, doubled up to {longest / 60:g} minutes, with jitter, for {waits} hours.
+After a failed connection nothing else is tried at that destination until the waiting time is over. A resend sends the
+same bytes under the same UIDs. An idle association is released after {deliver.IDLE_RELEASE_SECONDS:g} seconds."""
 
 
 def _commitment() -> str:
+    name, silent_hours = UID(StorageCommitmentPushModel).name, schedule.COMMITMENT_SILENCE.total_seconds() / 3600
+    stored, unreadable = f"0x{commitment.SUCCESS:04X}", f"0x{commitment.PROCESSING_FAILURE:04X}"
     return f"""### 5.4 Storage Commitment SCU
 
-SOP class {UID(StorageCommitmentPushModel).name} (`{StorageCommitmentPushModel}`), proposed unless
-`storage_commitment: false` is set for the destination. N-ACTION type 1 follows the C-STOREs of a study on the same
-association; its Transaction UID is new for each request. The N-EVENT-REPORT is taken on the same association
-while it is open, and answered with 0x{commitment.SUCCESS:04X} after it is in the database, with 0x{commitment.PROCESSING_FAILURE:04X} if it cannot be read.
+{name} (`{StorageCommitmentPushModel}`), proposed unless `storage_commitment: false` is set
+for the destination. N-ACTION type 1 follows the C-STOREs of a study on the same association; its Transaction UID is
+new for each request. The N-EVENT-REPORT is taken on the same association while it is open. It is answered with
+{stored} after it is in the database, with {unreadable} if it cannot be read.
 
-Objects that the destination reports as failed are sent again, {deliveries.MAXIMUM_REFUSALS} times at most. Silence is no failure: without a
-report the request is repeated after {schedule.COMMITMENT_SILENCE.total_seconds() / 3600:g} hour. Nothing is deleted because it was committed."""
+Objects that the destination reports as failed are sent again; the third failure is final.
+Silence is no failure: without a report the request is repeated after {silent_hours:g} hour.
+Nothing is deleted because it was committed."""
 
 
 def _configuration(config: Config) -> str:
@@ -339,7 +340,8 @@ def _configuration(config: Config) -> str:
     ]
     return f"""## 6 Configuration
 
-AE title `{node.ae_title}`, address {node.address}, TCP port {node.port}; all keys are explained in the administrator's guide.
+AE title `{node.ae_title}`, address {node.address}, TCP port {node.port}.
+All keys are explained in the [administrator's guide](administration.md).
 
 {peers[0]}
 
@@ -365,7 +367,7 @@ def _communication(config: Config) -> str:
     rejections = [(f"{reason.result}/{reason.source}/{reason.diagnostic}", reason.reason) for reason in _REJECTIONS]
     return f"""## 7 Network and media communication details
 
-DICOM upper layer over TCP/IP version 4 or 6 (PS3.8). Application context name `1.2.840.10008.3.1.1.1`.
+DICOM upper layer over TCP/IP (PS3.8). Application context name `1.2.840.10008.3.1.1.1`.
 
 {
         _table(
@@ -422,21 +424,22 @@ def _annex_objects(made: samples.Samples) -> str:
     ]
     return f"""## Annex A Object definitions
 
-"From the film": copied, bytes unchanged; an attribute that is always present is empty if the film has none. "Generated":
-made by the product. UIDs are `2.25.` and the decimal form of a UUID that follows from the films' bytes, the model, the
-SOP class and the revision: the same input and model give the same UIDs.
+"From the film": copied, bytes unchanged; an attribute that is always present is empty if the film has none (Lossy
+Image Compression: `00`). "Generated": made by the product. UIDs are `2.25.` and the decimal form of a UUID that
+follows from the films' bytes, the model, the SOP class and the revision: the same input and model give the same UIDs.
 
 ### A.1 Secondary Capture Image
 
-One for each analysed film, series number {secondary_capture.SERIES_NUMBER}. Contours of the heatmap are drawn where the evidence passes the model's
-threshold; nothing is drawn on films below the operating point.
+One for each analysed film, series number {secondary_capture.SERIES_NUMBER}. Contours of the heatmap are drawn where
+the evidence passes the model's threshold; nothing is drawn on films below the operating point.
 
 {tables[0]}
 
 ### A.2 Structured report
 
-One for each conclusion, series number {structured_report.SERIES_NUMBER}. Shown as {UID(structured_report.SOP_CLASSES[0]).name}; the other SOP classes differ in
-their UIDs alone. Predecessor Documents Sequence (0040,A360) is added from the second revision on.
+One for each conclusion, series number {structured_report.SERIES_NUMBER}. Shown as
+{UID(structured_report.SOP_CLASSES[0]).name}; the other SOP classes differ in their UIDs alone. From the second
+revision on, Predecessor Documents Sequence (0040,A360) names the report that was sent before.
 
 {tables[1]}"""
 

@@ -48,7 +48,7 @@ class Child:
         self.process = subprocess.Popen(  # noqa: S603 - our own program
             self.arguments, env=self.environment, preexec_fn=_prepare_child
         )
-        logger.info("process started", extra={"process": self.name, "pid": self.process.pid})
+        logger.info("process started", extra={"child": self.name, "pid": self.process.pid})
 
     def listen(self) -> None:
         """Notice that the process said that it serves."""
@@ -131,10 +131,10 @@ def _look_after(child: Child) -> int | None:
     many = len(child.crashes) == CRASHES and now - child.crashes[0] < CRASH_WINDOW_SECONDS
     hopeless = code == 78 or (code > 0 and not child.ready)  # it said itself why it cannot start
     if many or hopeless:
-        logger.error("process keeps failing: the node stops", extra={"process": child.name, "exit_code": code})
+        logger.error("process keeps failing: the node stops", extra={"child": child.name, "exit_code": code})
         sys.stderr.write(f"clearfilm: {child.name} cannot be kept running (exit code {code}); see the log above\n")
         return max(code, 1)
-    logger.error("process ended, restarting", extra={"process": child.name, "exit_code": code})
+    logger.error("process ended, restarting", extra={"child": child.name, "exit_code": code})
     child.restart_at = now + 0.5 * 2 ** (len(child.crashes) - 1)
     return None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import Executable, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Executable, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -84,16 +84,19 @@ def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timede
     Outcome
         DUPLICATE: nothing was written, the caller deletes its file.
     """
-    if film.digest in _stored(session, film):
-        return Outcome.DUPLICATE
-    study_id, priority = _open_study(session, film.study, now)
-    # Read again now that the study is locked: another process may have been quicker.
-    stored = _stored(session, film)
+    connection = session.connection()
+    stored = _stored(connection, film)
     if film.digest in stored:
         return Outcome.DUPLICATE
+    study_id, priority = _open_study(connection, film.study, now)
+    if connection.dialect.name != "sqlite":
+        # Only now is the study locked, and another process may have been quicker. SQLite has one writer.
+        stored = _stored(connection, film)
+        if film.digest in stored:
+            return Outcome.DUPLICATE
     values = vars(film) | {"study_id": study_id, "received_at": now, "conflict": bool(stored)}
     del values["study"]
-    instance_id = session.connection().execute(_INSERT_INSTANCE, values).scalar_one()
+    instance_id = connection.execute(_INSERT_INSTANCE, values).scalar_one()
     if stored:
         _mark_conflict(session, film, study_id, instance_id, list(stored.values()), now)
     queue.add(session, JobKind.ANALYSE, study_id=study_id, instance_id=instance_id, priority=priority, now=now)
@@ -101,13 +104,13 @@ def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timede
     return Outcome.CONFLICT if stored else Outcome.NEW
 
 
-def _stored(session: Session, film: ReceivedFilm) -> dict[str, int]:
+def _stored(connection: Connection, film: ReceivedFilm) -> dict[str, int]:
     """Digest and row of every object that came with the film's UID."""
-    rows = session.connection().execute(_SELECT_STORED, {"uid": film.sop_instance_uid})
+    rows = connection.execute(_SELECT_STORED, {"uid": film.sop_instance_uid})
     return {row.digest: row.id for row in rows}
 
 
-def _open_study(session: Session, attributes: StudyAttributes, now: datetime) -> tuple[int, int]:
+def _open_study(connection: Connection, attributes: StudyAttributes, now: datetime) -> tuple[int, int]:
     """Number and priority of the study, locked, made if it is new; a late film opens a concluded one again."""
     ordered = (attributes.ordered_priority or "").strip().upper()
     values = vars(attributes) | {
@@ -116,7 +119,7 @@ def _open_study(session: Session, attributes: StudyAttributes, now: datetime) ->
         "first_received_at": now,
         "last_received_at": now,
     }
-    row = session.connection().execute(_upsert_study(session.get_bind().dialect.name), values).one()
+    row = connection.execute(_upsert_study(connection.dialect.name), values).one()
     return row.id, row.priority
 
 

@@ -66,11 +66,13 @@ def activate(session: Session, digest: str, *, actor: str, now: datetime) -> Mod
     Raises
     ------
     BundleError
-        If no bundle, or more than one, has such a digest.
+        If no bundle, or more than one, has such a digest, or it has no operating point.
     """
     found = session.scalars(select(ModelBundle).where(ModelBundle.digest.startswith(digest, autoescape=True))).all()
     if len(found) != 1:
         raise BundleError(f"{len(found)} bundles have a digest that begins with {digest!r}; see `clearfilm model list`")
+    if found[0].operating_point is None:
+        raise BundleError(f"bundle {found[0].digest[:12]} has no fitted operating point: it cannot decide anything")
     session.execute(update(ModelBundle).where(ModelBundle.state == ModelState.ACTIVE).values(state=ModelState.RETIRED))
     chosen = found[0]
     chosen.state, chosen.activated_at = ModelState.ACTIVE, now

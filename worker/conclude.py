@@ -364,11 +364,12 @@ def _supersede(session: Session, study: Study) -> None:
 def _identity(row: ModelBundle) -> ModelIdentity:
     description = read_description(Path(row.path))
     point = description.operating_point
+    assert point is not None, "a bundle without one is never activated"
     return ModelIdentity(
         name=row.name,
         version=row.version,
         digest=row.digest,
-        operating_threshold=point.threshold if point else 0.0,
+        operating_threshold=point.threshold,
         evidence_threshold=description.evidence_threshold,
         note=description.note,
         preprocessing_id=description.preprocessing_id,

@@ -20,11 +20,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from clearfilm.dicom.header import FilmHeader
+from clearfilm.dicom.header import FilmHeader, is_own_result
 from clearfilm.dicom.pixels import PreparedFilm
 from clearfilm.errors import NotAnalysable
 
-RESULT_SERIES_PREFIX: Final = "AI CXR triage"
 ADULT_AGE_YEARS: Final = 18
 # Older than any patient: anonymised birth dates of 1800 or 1900.
 OLDEST_AGE_YEARS: Final = 120
@@ -173,11 +172,6 @@ _DAYS_PER_UNIT = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25, "": 365.25}
 _PLAIN = re.compile(r"[A-Z0-9 _/-]{1,24}", re.ASCII)
 
 View = Literal["frontal", "other", "unclear"]
-
-
-def is_own_result(header: FilmHeader) -> bool:
-    """Whether an object is one that this product made, routed back to it."""
-    return header.series_description.startswith(RESULT_SERIES_PREFIX)
 
 
 def judge_header(

@@ -29,6 +29,7 @@ from clearfilm.errors import RefusedObject
 MAXIMUM_DEPTH: Final = 32
 MAXIMUM_ELEMENTS: Final = 20_000
 MAXIMUM_TEXT: Final = 256
+RESULT_SERIES_PREFIX: Final = "AI CXR triage"
 
 _ESCAPE = b"\x1b"
 _ESCAPE_SEQUENCE = re.compile(r"\x1b[ -/]*[0-~]")
@@ -396,6 +397,11 @@ def from_dataset(ds: Dataset, only: frozenset[str] | None = None) -> FilmHeader:
         except Exception:  # noqa: BLE001, S112 - one damaged attribute must not hide the others
             continue
     return FilmHeader(**values)
+
+
+def is_own_result(header: FilmHeader) -> bool:
+    """Whether an object is one that this product made, routed back to it."""
+    return header.series_description.startswith(RESULT_SERIES_PREFIX)
 
 
 def _is_pixel_data(tag: int, vr: str | None, length: int) -> bool:

@@ -153,7 +153,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             name="Test model",
             version="1",
             path=str(tmp_path / "bundle"),
-            operating_point=None,
+            operating_point={"threshold": 0.3},
             now=now,
         )
         registry.activate(session, digest, actor="test", now=now)
@@ -269,7 +269,7 @@ def test_films_of_an_earlier_bundle_are_read_again_before_a_new_conclusion(desk:
             name="Test model",
             version="2",
             path=str(tmp_path / "newer"),
-            operating_point=None,
+            operating_point={"threshold": 0.3},
             now=now,
         )
         registry.activate(session, digest[:12], actor="test", now=now)

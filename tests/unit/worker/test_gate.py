@@ -12,10 +12,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from clearfilm.dicom.header import FilmHeader
+from clearfilm.dicom.header import FilmHeader, is_own_result
 from clearfilm.dicom.pixels import FilmFacts, PreparedFilm
 from clearfilm.errors import NotAnalysable
-from worker.gate import is_own_result, judge_header, judge_pixels
+from worker.gate import judge_header, judge_pixels
 
 FILM = FilmHeader(
     sop_class_uid=ComputedRadiographyImageStorage,
