@@ -144,6 +144,8 @@ class Worker(Section):
     """Address space of one decoder child."""
     unknown_age: Literal["analyse", "refuse"] = "analyse"
     """Films whose header gives neither age nor birth date."""
+    unknown_view: Literal["analyse", "refuse"] = "refuse"
+    """Films whose header names no projection; a lateral film among them would be read as a frontal one."""
 
 
 class Heatmap(Section):

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from clearfilm.errors import StartupError
 
-_BUSY_TIMEOUT_MS = 15_000
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph"})
 
 
@@ -25,14 +24,17 @@ class Database:
     ----------
     url : str
         SQLAlchemy URL.
+    busy_timeout_seconds : float
+        How long a writer waits for SQLite's one write lock.
 
     Notes
     -----
     Make one in each process, after any fork.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, busy_timeout_seconds: float = 15.0) -> None:
         self.url = make_url(url)
+        self._busy_timeout_seconds = busy_timeout_seconds
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = self._make_engine(writes=True)
         self._reader = self._make_engine(writes=False) if self.is_sqlite else self._writer
@@ -149,7 +151,7 @@ class Database:
                 },
             )
         _refuse_network_share(Path(str(self.url.database)))
-        engine = create_engine(self.url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+        engine = create_engine(self.url, connect_args={"timeout": self._busy_timeout_seconds})
         event.listen(engine, "connect", _set_pragmas)
         # Deferred transactions that read and then write fail with "locked" whatever the busy timeout is.
         event.listen(engine, "begin", _begin_immediate if writes else _begin_deferred)
@@ -162,7 +164,6 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     for pragma in (
         "journal_mode = WAL",
         "synchronous = FULL",
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
         "foreign_keys = ON",
         "journal_size_limit = 67108864",
         # SQLite before 3.51.3 can damage the file when two connections checkpoint at once:

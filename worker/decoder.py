@@ -157,6 +157,7 @@ class _Child:
             "edge": edge,
             "display_edge": self._display_edge,
             "unknown_age": self._limits.unknown_age,
+            "unknown_view": self._limits.unknown_view,
         }
         answers = _Answers(self._running(), time.monotonic() + self._limits.decode_timeout_seconds)
         answers.send(json.dumps(request).encode() + b"\n")

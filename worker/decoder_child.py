@@ -29,7 +29,7 @@ def prepare(request: dict[str, Any]) -> PreparedFilm:
     Parameters
     ----------
     request : dict
-        Keys ``path``, ``edge``, ``display_edge``, ``unknown_age``.
+        Keys ``path``, ``edge``, ``display_edge``, ``unknown_age``, ``unknown_view``.
 
     Raises
     ------
@@ -37,7 +37,9 @@ def prepare(request: dict[str, Any]) -> PreparedFilm:
         If the film gets no decision.
     """
     ds = decoding.read(Path(request["path"]))
-    judge_header(header.from_dataset(ds), unknown_age=request["unknown_age"])
+    judge_header(
+        header.from_dataset(ds), unknown_age=request["unknown_age"], unknown_view=request["unknown_view"]
+    )
     film = decoding.prepare(ds, request["edge"], request["display_edge"])
     judge_pixels(film)
     return film

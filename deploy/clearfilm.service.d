@@ -1,0 +1,1 @@
+clearfilm-.service.d
