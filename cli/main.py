@@ -34,13 +34,13 @@ def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def storescp(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run one listener process."""
-    from storescp.main import serve
-
     from clearfilm import config as configuration
     from clearfilm import logs
+    from clearfilm.process import notify_ready
+    from storescp.main import serve
 
     logs.configure("storescp")
-    serve(configuration.load(config))
+    serve(configuration.load(config), lambda _port: notify_ready())
 
 
 @app.command()

@@ -438,7 +438,9 @@ class AcceptedAssociation(Association):
             elif not self.dul.is_alive():
                 self.kill()
             elif self.dul.idle_timer_expired() or (self._server.stopping and not self.dul.busy):
-                self.abort()
+                # The blocking abort of pynetdicom adds a sleep.
+                self._abort_nonblocking()
+                self.kill()
 
 
 class Connection(RequestHandler):

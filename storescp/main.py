@@ -56,9 +56,10 @@ class RunningListener:
         node = Node(config, self._database, Commits(self._database, quiet))
         self._server = _bind(config, node)
         self.port = int(self._server.server_address[1])
+        self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="accept"),
-            threading.Thread(target=self._reconcile, args=(config, quiet), name="reconciliation", daemon=True),
+            threading.Thread(target=self._reconcile, args=(config, quiet), name="reconciliation"),
         ]
         for thread in self._threads:
             thread.start()
@@ -72,13 +73,15 @@ class RunningListener:
             Whether every association had ended after `seconds`.
         """
         ended = self._server.drain(seconds)
-        self._threads[0].join()
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
         self._database.close()
         return ended
 
     def _reconcile(self, config: Config, quiet: timedelta) -> None:
         try:
-            repairs = recovery.reconcile(config.data_folder, self._database, quiet=quiet)
+            repairs = recovery.reconcile(config.data_folder, self._database, quiet=quiet, stop=self._stop)
         except Exception:
             logger.exception("files and rows could not be compared")
         else:

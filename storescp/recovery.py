@@ -7,6 +7,7 @@ import hashlib
 import logging
 import mmap
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,7 @@ RECOVERED = "(recovered)"
 """Sender of a film whose file was found without a row."""
 
 
-def reconcile(data_folder: Path, database: Database, *, quiet: timedelta) -> int:
+def reconcile(data_folder: Path, database: Database, *, quiet: timedelta, stop: threading.Event) -> int:
     """Remove unfinished files, record films without rows, mark rows without files.
 
     A film without a row was durable, but never acknowledged, or its row is newer than a restored backup:
@@ -43,6 +44,8 @@ def reconcile(data_folder: Path, database: Database, *, quiet: timedelta) -> int
     database : Database
     quiet : datetime.timedelta
         See `db.intake.record`.
+    stop : threading.Event
+        Ends the pass early.
 
     Returns
     -------
@@ -57,6 +60,8 @@ def reconcile(data_folder: Path, database: Database, *, quiet: timedelta) -> int
         repairs = 0
         # One folder at a time: the memory does not grow with the archive.
         for number in range(256):
+            if stop.is_set():
+                break
             folder = films / f"{number:02x}"
             names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
             repairs += _reconcile_folder(data_folder, folder, names, database, quiet)

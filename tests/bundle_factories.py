@@ -35,7 +35,7 @@ def description(version: str = "1") -> Description:
             threshold=0.3, sensitivity=0.9, confidence=0.95, abnormal_patients=100, misses=4
         ),
         evidence_threshold=2.0,
-        feature_gate=FeatureGate(neighbours=5, threshold=1.0, quantile=0.995),
+        feature_gate=FeatureGate(threshold=1.0, quantile=0.995, margin=1.0),
         training_data=TrainingData(digest="0" * 64, description="none", films={"train": 1}),
         metrics=(),
     )

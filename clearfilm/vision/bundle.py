@@ -72,14 +72,13 @@ class OperatingPoint(_Part):
 
 
 class FeatureGate(_Part):
-    """Films unlike the training films get no score: distance of the pooled features to the nearest of them."""
+    """Films unlike the training films get no score, see `clearfilm.vision.unusual`."""
 
-    neighbours: int = Field(ge=1)
-    """The distance is the one to this nearest reference film."""
     threshold: float = Field(gt=0)
-    """Films farther away than this are unusual."""
+    """Films farther away than this are unusual: `margin` × the `quantile` of the calibration films' distances."""
     quantile: Share
-    """Share of calibration films within the threshold."""
+    margin: float = Field(ge=1)
+    """Room for films of other hospitals."""
 
 
 class Metric(_Part):

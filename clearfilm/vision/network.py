@@ -32,7 +32,7 @@ class Forward:
     maps : torch.Tensor
         Class activation maps, shape ``(n, h, w)``; h = w = edge / 32.
     features : torch.Tensor
-        Mean over the third stage's map, shape ``(n, 1024)``.
+        Means over the upper and the lower half of the third stage's maps, shape ``(n, 2048)``.
     """
 
     logits: Tensor
@@ -140,7 +140,23 @@ def forward(network: ResNet, films: Tensor) -> Forward:
     last = network.layer4(third)  # (film, channel, row, column)
     maps = torch.einsum("fcij,c->fij", last.float(), network.fc.weight[0].float())
     logits = maps.mean(dim=(1, 2)) + network.fc.bias.float()
-    return Forward(logits=logits, maps=maps, features=third.float().mean(dim=(2, 3)))
+    return Forward(logits=logits, maps=maps, features=_halves(third))
+
+
+def _halves(third: Tensor) -> Tensor:
+    upper, lower = third.float().chunk(2, dim=2)
+    return torch.cat([upper.mean(dim=(2, 3)), lower.mean(dim=(2, 3))], dim=1)
+
+
+def convert(network: ResNet, *, device: torch.device, dtype: torch.dtype) -> ResNet:
+    """Move a folded network to its device and number type, in place; the linear layer stays float32.
+
+    Weights are converted once instead of by autocast at every call.
+    """
+    linear, network.fc = network.fc, nn.Identity()
+    network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    network.fc = linear.to(device)
+    return network
 
 
 def as_tensor(inputs: NDArray[np.uint8], *, mean: float, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -183,5 +199,5 @@ def choose_dtype(wanted: Literal["auto", "bf16", "fp32"], device: torch.device) 
 
 def _cpu_multiplies_bfloat16() -> bool:
     # Absent before torch 2.11. Without these instructions oneDNN converts to float32 and back, and loses.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -29,12 +29,13 @@ def associate_rq(
     calling: str = "MODALITY",
     called: str = "CLEARFILM",
     contexts: Iterable[tuple[int, str]] = ((1, VERIFICATION), (3, DX)),
+    syntax: str = EXPLICIT,
 ) -> bytes:
     """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
     body = struct.pack(">Hxx16s16s32x", 1, called.ljust(16).encode(), calling.ljust(16).encode())
     body += item(0x10, b"1.2.840.10008.3.1.1.1")
     for number, abstract_syntax in contexts:
-        syntaxes = item(0x30, abstract_syntax.encode()) + item(0x40, EXPLICIT.encode())
+        syntaxes = item(0x30, abstract_syntax.encode()) + item(0x40, syntax.encode())
         body += item(0x20, bytes([number, 0, 0, 0]) + syntaxes)
     body += item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"2.25.1"))
     return pdu(RQ, body)
@@ -136,7 +137,7 @@ class RawPeer:
 
     def store(self, data: bytes, *, instance: str, sop_class: str = DX, context_id: int = 3) -> Answer:
         self.send(fragment(context_id, COMMAND_LAST, store_command(sop_class, instance)))
-        for at in range(0, len(data), 100_000):
+        for at in range(0, max(1, len(data)), 100_000):
             part = data[at : at + 100_000]
             last = at + len(part) == len(data)
             self.send(fragment(context_id, DATA_LAST if last else DATA_MORE, part))
