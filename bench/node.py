@@ -25,7 +25,6 @@ import numpy as np
 import psutil
 import pydicom
 import yaml
-from clearfilm.vision.engine import Engine
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from bench.peers import free_port, running_orthanc
@@ -33,6 +32,7 @@ from clearfilm.config import Heatmap, Worker
 from clearfilm.dicom.pixels import network_input
 from clearfilm.vision.assemble import resolve_bundle
 from clearfilm.vision.bundle import load_bundle
+from clearfilm.vision.engine import Engine
 from cli import test_pacs
 
 ROWS, COLUMNS = 2500, 2048

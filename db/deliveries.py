@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
+from clearfilm.dicom.commitment import CommitmentReport
 from db import audit, queue
 from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, ResultKind, Study
 from db.queue import ClaimedJob
@@ -37,17 +38,18 @@ def parcels(session: Session, study_id: int, revision: int, destination: str) ->
         )
         .order_by(Result.position)
     )
-    return [
-        Parcel(
-            delivery_id=delivery.id,
-            state=delivery.state,
-            kind=result.kind,
-            sop_class_uid=result.sop_class_uid,
-            sop_instance_uid=result.sop_instance_uid,
-            path=result.path,
-        )
-        for delivery, result in rows
-    ]
+    return [_parcel(delivery, result) for delivery, result in rows]
+
+
+def _parcel(delivery: Delivery, result: Result) -> Parcel:
+    return Parcel(
+        delivery_id=delivery.id,
+        state=delivery.state,
+        kind=result.kind,
+        sop_class_uid=result.sop_class_uid,
+        sop_instance_uid=result.sop_instance_uid,
+        path=result.path,
+    )
 
 
 def set_sent(session: Session, delivery_id: int, *, status: int, now: datetime) -> None:
@@ -105,78 +107,65 @@ def set_commitment_requested(session: Session, delivery_ids: list[int], transact
     )
 
 
-def request_commitments_again(session: Session, *, now: datetime, silent: timedelta, longest: timedelta) -> int:
-    """Queue another commitment request where the peer has not reported; silence is no failure.
+def uncommitted(
+    session: Session, destination: str, *, now: datetime, silence: timedelta, longest: timedelta, limit: int
+) -> list[Parcel]:
+    """What was sent and has not been committed to: not asked for yet, or asked for without an answer.
 
     Parameters
     ----------
     session : sqlalchemy.orm.Session
-        The caller commits.
+        For reading.
+    destination : str
+        Its name in the configuration.
     now : datetime
         Aware UTC.
-    silent : datetime.timedelta
-        Time without a report after which the request is repeated.
+    silence : datetime.timedelta
+        Time after a request until it may be repeated.
     longest : datetime.timedelta
-        Time since sending after which nobody asks any more.
-
-    Returns
-    -------
-    int
-        Number of jobs queued.
+        Time after sending until nobody asks any more.
+    limit : int
+        Most parcels.
     """
+    asked = Delivery.commitment_requested_at
     rows = session.execute(
-        select(Result.study_id, Result.revision, Delivery.destination)
-        .join(Delivery, Delivery.result_id == Result.id)
+        select(Delivery, Result)
+        .join(Result, Delivery.result_id == Result.id)
         .where(
+            Delivery.destination == destination,
             Delivery.state == DeliveryState.SENT,
-            Delivery.commitment_requested_at < now - silent,
             Delivery.sent_at > now - longest,
+            asked.is_(None) | (asked < now - silence),
         )
-        .distinct()
-    ).all()
-    for study_id, revision, destination in rows:
-        open_job = select(Job.id).where(
-            Job.study_id == study_id,
-            Job.kind == JobKind.DELIVER,
-            Job.revision == revision,
-            Job.destination == destination,
-            Job.state.in_([JobState.QUEUED, JobState.RUNNING]),
-        )
-        if session.scalars(open_job).first() is None:
-            _queue(session, study_id, revision, destination, now)
-    return len(rows)
+        .order_by(Delivery.id)
+        .limit(limit)
+    )
+    return [_parcel(delivery, result) for delivery, result in rows]
 
 
-def record_commitment(
-    session: Session,
-    transaction_uid: str,
-    *,
-    committed: tuple[str, ...],
-    failed: tuple[str, ...],
-    now: datetime,
-) -> int:
-    """Write down the peer's verdict; what it has lost is sent again.
+def record_commitment(session: Session, report: CommitmentReport, *, now: datetime) -> int:
+    """Write down a destination's verdict; what it has lost is sent again.
 
     Returns
     -------
     int
-        How many deliveries the report named; 0: an unknown transaction.
+        How many deliveries the report's transaction named; 0: it is unknown.
     """
     rows = session.execute(
         select(Delivery, Result)
         .join(Result, Delivery.result_id == Result.id)
-        .where(Delivery.commitment_uid == transaction_uid)
+        .where(Delivery.commitment_uid == report.transaction_uid)
     ).all()
     for delivery, result in rows:
-        if result.sop_instance_uid in committed:
+        if result.sop_instance_uid in report.committed:
             delivery.state, delivery.committed_at = DeliveryState.COMMITTED, now
-        elif result.sop_instance_uid in failed:
+        elif result.sop_instance_uid in report.failed and delivery.state is DeliveryState.SENT:
             _send_again(session, delivery, result, now)
     return len(rows)
 
 
 def _send_again(session: Session, delivery: Delivery, result: Result, now: datetime) -> None:
-    delivery.state, delivery.commitment_uid = DeliveryState.WAITING, None
+    delivery.state, delivery.commitment_requested_at = DeliveryState.WAITING, None
     delivery.last_error = "the destination did not commit to storing it"
     delivery.refusals += 1
     if delivery.refusals >= MAXIMUM_REFUSALS:
@@ -202,7 +191,7 @@ def resend(session: Session, study: Study, destinations: list[str], *, actor: st
             delivery = session.scalars(
                 select(Delivery).where(Delivery.result_id == result.id, Delivery.destination == name)
             ).one_or_none() or Delivery(result_id=result.id, destination=name, created_at=now)
-            delivery.state, delivery.refusals, delivery.commitment_uid = DeliveryState.WAITING, 0, None
+            delivery.state, delivery.refusals, delivery.commitment_requested_at = DeliveryState.WAITING, 0, None
             session.add(delivery)
             waiting += 1
         if results:

@@ -267,7 +267,10 @@ class Delivery(Base):
     """One result at one destination."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (UniqueConstraint("result_id", "destination"),)
+    __table_args__ = (
+        UniqueConstraint("result_id", "destination"),
+        Index("ix_deliveries_uncommitted", "destination", "state"),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     result_id: Mapped[int] = mapped_column(ForeignKey("results.id", ondelete="CASCADE"))
@@ -277,7 +280,7 @@ class Delivery(Base):
     refusals: Mapped[int] = mapped_column(default=0, comment="permanent statuses so far; three fail it")
     dicom_status: Mapped[int | None] = mapped_column(comment="of the last answer (PS3.4 B.2.3)")
     last_error: Mapped[str | None] = mapped_column(Text)
-    commitment_uid: Mapped[str | None] = mapped_column(String(64), index=True, comment="(0008,1195) UI")
+    commitment_uid: Mapped[str | None] = mapped_column(String(64), index=True, comment="(0008,1195) UI of the request")
     commitment_requested_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]

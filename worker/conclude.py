@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pydicom
-from clearfilm.vision.bundle import read_description
 from pydicom import Dataset
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -20,6 +19,7 @@ from clearfilm.crashpoints import crash_point
 from clearfilm.errors import LostLease, StorageError
 from clearfilm.process import process_name
 from clearfilm.triage import Decision
+from clearfilm.vision.bundle import read_description
 from db import conclusions, queue, registry
 from db.models import (
     Analysis,

@@ -37,9 +37,7 @@ def prepare(request: dict[str, Any]) -> PreparedFilm:
         If the film gets no decision.
     """
     ds = decoding.read(Path(request["path"]))
-    judge_header(
-        header.from_dataset(ds), unknown_age=request["unknown_age"], unknown_view=request["unknown_view"]
-    )
+    judge_header(header.from_dataset(ds), unknown_age=request["unknown_age"], unknown_view=request["unknown_view"])
     film = decoding.prepare(ds, request["edge"], request["display_edge"])
     judge_pixels(film)
     return film

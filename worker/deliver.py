@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 
-from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Comprehensive3DSRStorage,
@@ -19,8 +18,6 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from clearfilm.config import Destination
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import scu
-from clearfilm.dicom.commitment import CommitmentReport, report_handler
-from clearfilm.dicom.uids import result_uid
 from clearfilm.errors import DeliveryError, LostLease, PeerUnreachable
 from clearfilm.process import process_name
 from db import deliveries, queue
@@ -55,6 +52,17 @@ def backoff(retries: int) -> timedelta:
     return min(doubled, LONGEST_BACKOFF) * random.uniform(1, 1.25)  # noqa: S311 - no secret
 
 
+def peer_of(destination: Destination) -> scu.Peer:
+    """A configured destination as the application entity to call."""
+    return scu.Peer(
+        destination.ae_title,
+        destination.host,
+        destination.port,
+        destination.connect_timeout_seconds,
+        destination.timeout_seconds,
+    )
+
+
 class Courier:
     """Brings results to one destination, one association at a time.
 
@@ -85,13 +93,7 @@ class Courier:
         self._backoff = backoff
         self._destination = destination
         self._title = calling_ae_title
-        self._peer = scu.Peer(
-            destination.ae_title,
-            destination.host,
-            destination.port,
-            destination.connect_timeout_seconds,
-            destination.timeout_seconds,
-        )
+        self._peer = peer_of(destination)
         self._database = database
         self._store = store
         self._leases = leases
@@ -151,13 +153,12 @@ class Courier:
             parcels = deliveries.parcels(session, job.study_id, job.revision, self._destination.name)
         waiting = [parcel for parcel in parcels if parcel.state is DeliveryState.WAITING]
         sent = [p for p in parcels if p.state in (DeliveryState.SENT, DeliveryState.COMMITTED)]
-        if waiting or any(parcel.state is DeliveryState.SENT for parcel in sent):
+        if waiting:
             association = self._call()
             chosen = self._choose(association, waiting, sent)
             for parcel in chosen:
                 self._send(association, parcel)
             self._pass_over([parcel for parcel in waiting if parcel not in chosen])
-            self._ask_for_commitment(association, job)
         with self._database.begin() as session:
             queue.finish(session, job, now=self._database.now(session))
         logger.info(
@@ -176,8 +177,6 @@ class Courier:
                     self._title,
                     self._peer,
                     [context for uid in RESULT_CLASSES for context in scu.storage_contexts(uid)],
-                    commitment=self._destination.storage_commitment,
-                    handlers=[(evt.EVT_N_EVENT_REPORT, report_handler(self._keep_report))],
                 )
             )
         except PeerUnreachable:
@@ -219,32 +218,6 @@ class Courier:
         if parcels:
             with self._database.begin() as session:
                 deliveries.set_not_chosen(session, [parcel.delivery_id for parcel in parcels])
-
-    def _ask_for_commitment(self, association: Association, job: ClaimedJob) -> None:
-        if not scu.offers_commitment(association):
-            return
-        assert job.revision is not None
-        with self._database.begin() as session:
-            parcels = deliveries.parcels(session, job.study_id, job.revision, self._destination.name)
-            sent = [parcel for parcel in parcels if parcel.state is DeliveryState.SENT]
-            now = self._database.now(session)
-            transaction = result_uid(
-                "commitment", [parcel.sop_instance_uid for parcel in sent], now.isoformat(), "", job.id
-            )
-            # Committed first: the report may come before the answer to the request.
-            deliveries.set_commitment_requested(session, [parcel.delivery_id for parcel in sent], transaction, now=now)
-        names = [(parcel.sop_class_uid, parcel.sop_instance_uid) for parcel in sent]
-        scu.request_commitment(association, transaction, names)
-
-    def _keep_report(self, report: CommitmentReport) -> None:
-        with self._database.begin() as session:
-            deliveries.record_commitment(
-                session,
-                report.transaction_uid,
-                committed=report.committed,
-                failed=report.failed,
-                now=self._database.now(session),
-            )
 
     def _postpone(self, job: ClaimedJob, error: DeliveryError) -> None:
         """Another try later, until the destination has been away for too long or has refused for good."""

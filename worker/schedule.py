@@ -14,7 +14,7 @@ from sqlalchemy import exists, select
 from clearfilm.config import Config
 from clearfilm.files import TEMPORARY_SUFFIX
 from clearfilm.process import is_dead
-from db import audit, conclusions, deliveries, queue
+from db import audit, conclusions, queue
 from db.models import Analysis, Instance, Job, JobState, Result, Study, StudyState
 from db.session import Database
 from worker import failures
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 BACKUPS = "backups"
 # A file without a row that is younger may be on its way to one.
 ORPHAN_AGE_SECONDS = 3600.0
-COMMITMENT_SILENCE = timedelta(hours=1)
 
 
 class Schedule:
@@ -57,7 +56,6 @@ class Schedule:
             (self.conclude_forgotten_studies, timedelta(minutes=1)),
             (self.guard_disk, timedelta(minutes=1)),
             (self.checkpoint, timedelta(minutes=1)),
-            (self.repeat_commitment_requests, timedelta(minutes=10)),
             (self.delete_orphans, timedelta(hours=1)),
             (self.delete_old_studies, timedelta(hours=1)),
             (self.back_up, timedelta(hours=1)),
@@ -105,17 +103,6 @@ class Schedule:
     def checkpoint(self) -> None:
         """Empty SQLite's write-ahead log."""
         self._database.checkpoint()
-
-    def repeat_commitment_requests(self) -> None:
-        """Ask again where a destination has not reported on storage commitment."""
-        hours = max((entry.retry_hours for entry in self._config.destinations), default=0)
-        with self._database.begin() as session:
-            deliveries.request_commitments_again(
-                session,
-                now=self._database.now(session),
-                silent=COMMITMENT_SILENCE,
-                longest=timedelta(hours=hours),
-            )
 
     def delete_orphans(self) -> None:
         """Delete files that a crash left without a row."""

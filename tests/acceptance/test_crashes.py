@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 def test_i1_i3_a_crash_loses_nothing_and_doubles_nothing(
     node: Node, pacs_folder: Path, crash_folder: Path, tmp_path: Path, point: str
 ) -> None:
-    film, study = fresh_film(tmp_path, sample("abnormal"))
+    film, study = fresh_film(tmp_path, sample("cr-mass"))
     (crash_folder / point).touch()
     node.send_until_stored(film)
     await_condition(lambda: not (crash_folder / point).exists(), 60, f"the process died at {point}")
@@ -33,7 +33,7 @@ def test_i1_i3_a_crash_loses_nothing_and_doubles_nothing(
 
 
 def test_i1_every_process_killed_at_once_loses_nothing(node: Node, pacs_folder: Path, tmp_path: Path) -> None:
-    films = [fresh_film(tmp_path, sample("abnormal")) for _ in range(4)]
+    films = [fresh_film(tmp_path, sample("cr-mass")) for _ in range(4)]
     for path, _ in films:
         node.send_until_stored(path)
     node.kill_all()

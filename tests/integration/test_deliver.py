@@ -23,6 +23,7 @@ from cli import test_pacs
 from db import deliveries, queue, schema
 from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, ResultKind, Study
 from db.session import Database
+from worker.commitment import Notary
 from worker.deliver import REPORT_PREFERENCE, Courier
 from worker.leases import Leases
 from worker.store import Store
@@ -91,16 +92,20 @@ def courier(outbox: Outbox, port: int, **settings: Any) -> Iterator[None]:
     destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_seconds=5, **settings)
     stop = threading.Event()
     with Leases(outbox.database) as leases:
-        running = Courier(
-            destination, "CLEARFILM", outbox.database, outbox.store, leases, lambda _: timedelta(seconds=0.05)
-        )
-        thread = threading.Thread(target=running.run, args=(stop,))
-        thread.start()
+        at_once = timedelta(seconds=0.05)
+        running = Courier(destination, "CLEARFILM", outbox.database, outbox.store, leases, lambda _: at_once)
+        loops = [running.run]
+        if destination.storage_commitment:
+            loops.append(Notary(destination, "CLEARFILM", outbox.database).run)
+        threads = [threading.Thread(target=loop, args=(stop,)) for loop in loops]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
-            thread.join(timeout=30)
+            for thread in threads:
+                thread.join(timeout=30)
 
 
 @contextmanager
@@ -207,16 +212,6 @@ def test_what_the_peer_does_not_commit_to_is_sent_again(outbox: Outbox, tmp_path
         assert DeliveryState.COMMITTED not in outbox.states()
         for path in pacs.objects(outbox.study_uid):
             path.unlink()
-        with outbox.database.begin() as session:
-            study = session.scalars(select(Study)).one()
-            queue.add(
-                session,
-                JobKind.DELIVER,
-                study_id=study.id,
-                destination="pacs",
-                revision=1,
-                now=outbox.database.now(session),
-            )
         with courier(outbox, port):
             await_condition(lambda: outbox.states().count(DeliveryState.COMMITTED) == 2)
         assert len(pacs.objects(outbox.study_uid)) == 2

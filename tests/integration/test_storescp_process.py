@@ -110,7 +110,10 @@ def test_big_films_cost_little_memory_and_no_torch(config: Config, tmp_path: Pat
 )
 def test_killed_listener_loses_and_doubles_nothing(config: Config, tmp_path: Path, point: str) -> None:
     data = film("1.2.1")
-    with process(config, tmp_path, CLEARFILM_CRASH_POINT=point) as listener:
+    orders = tmp_path / "orders"
+    orders.mkdir()
+    (orders / point).touch()
+    with process(config, tmp_path, CLEARFILM_CRASH_FOLDER=str(orders)) as listener:
         with RawPeer(listener.port) as peer, pytest.raises((AssertionError, OSError)):
             peer.accepted().store(data, instance="1.2.1")
         assert listener.popen.wait(timeout=10) == -signal.SIGKILL

@@ -82,13 +82,7 @@ def upgrade() -> None:
         sa.Column(
             "state",
             sa.Enum(
-                "open",
-                "concluded",
-                "failed",
-                name="studystate",
-                native_enum=False,
-                create_constraint=True,
-                length=32,
+                "open", "concluded", "failed", name="studystate", native_enum=False, create_constraint=True, length=32
             ),
             nullable=False,
         ),
@@ -208,10 +202,7 @@ def upgrade() -> None:
         sa.Column("instance_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("model_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
-            "score",
-            sa.Double(),
-            nullable=False,
-            comment="calibrated probability of a significant finding, 0 to 1",
+            "score", sa.Double(), nullable=False, comment="calibrated probability of a significant finding, 0 to 1"
         ),
         sa.Column("logit", sa.Double(), nullable=False, comment="the same in log-odds"),
         sa.Column("above", sa.Boolean(), nullable=False, comment="at or above the bundle's operating point"),
@@ -221,10 +212,7 @@ def upgrade() -> None:
         sa.Column("facts", sa.JSON(), nullable=False, comment="decoder, sizes, feature distance"),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
-            ["instance_id"],
-            ["instances.id"],
-            name=op.f("fk_analyses_instance_id_instances"),
-            ondelete="CASCADE",
+            ["instance_id"], ["instances.id"], name=op.f("fk_analyses_instance_id_instances"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_analyses_model_id_models")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_analyses")),
@@ -258,7 +246,7 @@ def upgrade() -> None:
         sa.Column("refusals", sa.Integer(), nullable=False, comment="permanent statuses so far; three fail it"),
         sa.Column("dicom_status", sa.Integer(), nullable=True, comment="of the last answer (PS3.4 B.2.3)"),
         sa.Column("last_error", sa.Text(), nullable=True),
-        sa.Column("commitment_uid", sa.String(length=64), nullable=True, comment="(0008,1195) UI"),
+        sa.Column("commitment_uid", sa.String(length=64), nullable=True, comment="(0008,1195) UI of the request"),
         sa.Column("commitment_requested_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
@@ -272,6 +260,7 @@ def upgrade() -> None:
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_deliveries_commitment_uid"), ["commitment_uid"], unique=False)
         batch_op.create_index(batch_op.f("ix_deliveries_destination"), ["destination"], unique=False)
+        batch_op.create_index("ix_deliveries_uncommitted", ["destination", "state"], unique=False)
 
     op.create_table(
         "jobs",
@@ -279,13 +268,7 @@ def upgrade() -> None:
         sa.Column(
             "kind",
             sa.Enum(
-                "analyse",
-                "conclude",
-                "deliver",
-                name="jobkind",
-                native_enum=False,
-                create_constraint=True,
-                length=32,
+                "analyse", "conclude", "deliver", name="jobkind", native_enum=False, create_constraint=True, length=32
             ),
             nullable=False,
         ),
@@ -361,19 +344,16 @@ def downgrade() -> None:
         )
         batch_op.drop_index(batch_op.f("ix_jobs_study_id"))
         batch_op.drop_index(
-            "ix_jobs_lease",
-            sqlite_where=sa.text("state = 'running'"),
-            postgresql_where=sa.text("state = 'running'"),
+            "ix_jobs_lease", sqlite_where=sa.text("state = 'running'"), postgresql_where=sa.text("state = 'running'")
         )
         batch_op.drop_index(batch_op.f("ix_jobs_instance_id"))
         batch_op.drop_index(
-            "ix_jobs_claim",
-            sqlite_where=sa.text("state = 'queued'"),
-            postgresql_where=sa.text("state = 'queued'"),
+            "ix_jobs_claim", sqlite_where=sa.text("state = 'queued'"), postgresql_where=sa.text("state = 'queued'")
         )
 
     op.drop_table("jobs")
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
+        batch_op.drop_index("ix_deliveries_uncommitted")
         batch_op.drop_index(batch_op.f("ix_deliveries_destination"))
         batch_op.drop_index(batch_op.f("ix_deliveries_commitment_uid"))
 
@@ -399,9 +379,7 @@ def downgrade() -> None:
     op.drop_table("studies")
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.drop_index(
-            "uq_models_active",
-            sqlite_where=sa.text("state = 'active'"),
-            postgresql_where=sa.text("state = 'active'"),
+            "uq_models_active", sqlite_where=sa.text("state = 'active'"), postgresql_where=sa.text("state = 'active'")
         )
 
     op.drop_table("models")

@@ -1,1 +1,0 @@
-clearfilm-.service.d
