@@ -1,6 +1,6 @@
 """Receiving, durable: this listener against Orthanc and dcmtk's storescp, the same load in one run.
 
-    python -m bench.receive --out receive.json
+python -m bench.receive --out receive.json
 """
 
 from __future__ import annotations

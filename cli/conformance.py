@@ -20,7 +20,8 @@ from clearfilm.triage import Decision
 from cli import conformance_samples as samples
 from db import deliveries
 from storescp import hardening, policy
-from worker import deliver, schedule
+from worker import commitment as worker_commitment
+from worker import deliver
 from worker.results import secondary_capture, structured_report
 
 STATUSES: Final[dict[int, str]] = {
@@ -222,7 +223,7 @@ One AE title, `{config.node.ae_title}`, for all of them.
             ["process", "role", "does"],
             [
                 ("storescp", "acceptor", "C-ECHO and C-STORE SCP; several processes may share the port"),
-                ("deliver", "initiator", "C-STORE SCU and Storage Commitment SCU, one association per destination"),
+                ("deliver", "initiator", "C-STORE SCU and Storage Commitment SCU"),
                 ("check, send", "initiator", "C-ECHO and C-STORE SCU on an administrator's command"),
             ],
         )
@@ -233,7 +234,7 @@ One AE title, `{config.node.ae_title}`, for all of them.
 1. A film is stored and acknowledged, then analysed at once.
 2. {config.study.quiet_seconds:g} seconds after the study's last film it is concluded: the worst of its films decides.
 3. Each destination gets the Secondary Captures, then one structured report, on one association.
-4. Storage commitment is asked for where the destination accepts the SOP class.
+4. Storage commitment is asked for, on another association, where the destination accepts the SOP class.
 5. A later film opens the study again; the next report names the earlier one in Predecessor Documents Sequence."""
 
 
@@ -306,17 +307,19 @@ same bytes under the same UIDs. An idle association is released after {deliver.I
 
 
 def _commitment() -> str:
-    name, silent_hours = UID(StorageCommitmentPushModel).name, schedule.COMMITMENT_SILENCE.total_seconds() / 3600
+    name, hours = UID(StorageCommitmentPushModel).name, worker_commitment.SILENCE.total_seconds() / 3600
     stored, unreadable = f"0x{commitment.SUCCESS:04X}", f"0x{commitment.PROCESSING_FAILURE:04X}"
+    most, seconds = worker_commitment.MOST_OBJECTS, worker_commitment.REPORT_SECONDS
     return f"""### 5.4 Storage Commitment SCU
 
-{name} (`{StorageCommitmentPushModel}`), proposed unless `storage_commitment: false` is set
-for the destination. N-ACTION type 1 follows the C-STOREs of a study on the same association; its Transaction UID is
-new for each request. The N-EVENT-REPORT is taken on the same association while it is open. It is answered with
-{stored} after it is in the database, with {unreadable} if it cannot be read.
+{name} (`{StorageCommitmentPushModel}`), unless `storage_commitment: false` is set for the destination.
+N-ACTION type 1 goes out on an association of its own, for at most {most} objects that were sent since the
+last request; its Transaction UID is new for each request. The N-EVENT-REPORT is awaited on the same association for
+{seconds:g} seconds. A report on an association that the destination opens is not taken; the request is repeated.
+It is answered with {stored} after it is in the database, with {unreadable} if it cannot be read.
 
 Objects that the destination reports as failed are sent again; the third failure is final.
-Silence is no failure: without a report the request is repeated after {silent_hours:g} hour.
+Silence is no failure: without a report the request is repeated after {hours:g} hour.
 Nothing is deleted because it was committed."""
 
 
@@ -353,7 +356,7 @@ def _communication(config: Config) -> str:
     limits = [
         ("open associations as acceptor", f"{listener.maximum_connections} in each of {processes} processes"),
         ("of these from one address", listener.maximum_connections_per_address),
-        ("associations as initiator", "1 per destination"),
+        ("associations as initiator", "2 per destination: results, storage commitment"),
         ("maximum PDU, both directions", f"{hardening.MAXIMUM_PDU} bytes"),
         ("command set", f"{hardening.MAXIMUM_COMMAND_SET} bytes"),
         ("data set", f"{listener.maximum_object_megabytes} MB"),

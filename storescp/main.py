@@ -29,7 +29,7 @@ from storescp.storage import FILMS
 logger = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 10.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 
 
 class RunningListener:

@@ -85,7 +85,9 @@ class Node:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("ready:"), f"the node did not start:\n{self.log[-3000:]}"
+        if not line.startswith("ready:"):
+            self.stop()
+            raise AssertionError(f"the node did not start:\n{self.log[-3000:]}")
         title, _, address = line.removeprefix("ready:").strip().partition("@")
         host, _, port = address.partition(":")
         self.peer = scu.Peer(title, host, int(port), 5, 30)

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from clearfilm.crashpoints import NAMES
+from clearfilm.triage import Decision
 from tests.acceptance.films import fresh_film, sample
 from tests.acceptance.nodes import Node, assert_nothing_doubled, await_condition, read_journal
+
+REPORTS = {decision.series_description for decision in Decision}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -23,7 +26,7 @@ def test_i1_i3_a_crash_loses_nothing_and_doubles_nothing(
 
     journal = [entry for entry in read_journal(pacs_folder) if entry["study"] == study]
     assert_nothing_doubled(journal)
-    reports = {entry["instance"] for entry in journal if entry["description"].startswith("AI CXR triage")}
+    reports = {entry["instance"] for entry in journal if entry["description"] in REPORTS}
     assert len(reports) == 1
     assert len({entry["instance"] for entry in journal}) == 2
     found = node.study(study)

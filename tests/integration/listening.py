@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydicom import Dataset
@@ -12,6 +14,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from clearfilm.config import Config, Disk, Listener, Node, Sender, Study
+from db import schema
 from db.session import Database
 from storescp.main import RunningListener
 from tests.integration.raw_peer import DX
@@ -65,8 +68,24 @@ def configuration(folder: Path, **changes: Any) -> Config:
     return Config(**settings | changes)
 
 
+@functools.cache
+def _empty_database() -> bytes:
+    """A prepared database; making the tables takes longer than most of these tests."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clearfilm.sqlite"
+        database = Database(f"sqlite:///{path}")
+        schema.prepare(database)
+        database.checkpoint()
+        database.close()
+        return path.read_bytes()
+
+
 @contextmanager
 def listening(config: Config, *, busy_timeout_seconds: float = 15.0) -> Iterator[RunningListener]:
+    path = config.data_folder / "clearfilm.sqlite"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(_empty_database())
     database = Database(config.database_url, busy_timeout_seconds=busy_timeout_seconds)
     listener = RunningListener(config, database)
     try:

@@ -61,9 +61,9 @@ def test_series_descriptions_are_those_of_the_contract(text: str) -> None:
         assert f"`{decision.series_description}`" in text
 
 
-def test_commitment_reports_on_another_association_are_claimed_only_if_the_listener_takes_them(text: str) -> None:
+def test_statement_denies_commitment_reports_on_another_association_while_the_listener_does(text: str) -> None:
     listener = "".join(path.read_text() for path in (REPOSITORY / "storescp").rglob("*.py"))
-    assert ("StorageCommitment" in listener) == ("new association" in text)
+    assert ("StorageCommitment" not in listener) == ("association that the destination opens is not taken" in text)
 
 
 def test_statement_of_a_site_names_its_titles_and_peers() -> None:

@@ -6,9 +6,7 @@ from io import BytesIO
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pynetdicom.dimse_messages import C_ECHO_RQ as EchoMessage
-from pynetdicom.dimse_messages import C_STORE_RQ as StoreMessage
-from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
@@ -19,7 +17,7 @@ DX = "1.2.840.10008.5.1.4.1.1.1.1"
 REQUEST = Request(dimse.C_STORE_RQ, 7, DX, "1.2.3.4", has_data_set=True)
 
 
-def encoded(message: StoreMessage | EchoMessage, primitive: C_STORE | C_ECHO) -> bytes:
+def encoded(message: C_STORE_RQ | C_ECHO_RQ, primitive: C_STORE | C_ECHO) -> bytes:
     """The command set as pynetdicom writes it."""
     message.primitive_to_message(primitive)
     first = next(iter(message.encode_msg(1, 16384)))
@@ -36,7 +34,7 @@ def test_store_request_of_another_implementation_is_read() -> None:
     primitive.MoveOriginatorApplicationEntityTitle = "PACS"
     primitive.MoveOriginatorMessageID = 3
     primitive.DataSet = BytesIO(b"data")
-    assert dimse.decode(encoded(StoreMessage(), primitive)) == REQUEST
+    assert dimse.decode(encoded(C_STORE_RQ(), primitive)) == REQUEST
 
 
 def test_echo_request_of_another_implementation_is_read() -> None:
@@ -44,7 +42,7 @@ def test_echo_request_of_another_implementation_is_read() -> None:
     primitive.MessageID = 65535
     primitive.AffectedSOPClassUID = "1.2.840.10008.1.1"
     expected = Request(dimse.C_ECHO_RQ, 65535, "1.2.840.10008.1.1", "", has_data_set=False)
-    assert dimse.decode(encoded(EchoMessage(), primitive)) == expected
+    assert dimse.decode(encoded(C_ECHO_RQ(), primitive)) == expected
 
 
 def test_answer_is_read_by_another_implementation() -> None:
@@ -71,7 +69,7 @@ def test_cut_command_set_is_a_violation(length: int) -> None:
     primitive = C_ECHO()
     primitive.MessageID = 1
     primitive.AffectedSOPClassUID = "1.2.840.10008.1.1"
-    whole = encoded(EchoMessage(), primitive)
+    whole = encoded(C_ECHO_RQ(), primitive)
     with pytest.raises(ProtocolViolation):
         dimse.decode(whole[: min(length, len(whole) - 1)])
 
