@@ -26,11 +26,14 @@ class Orthanc:
 
     Parameters
     ----------
+    process : subprocess.Popen
+        Its process.
     dicom_port, http_port : int
         On 127.0.0.1.
     """
 
-    def __init__(self, dicom_port: int, http_port: int) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", dicom_port: int, http_port: int) -> None:
+        self.process = process
         self.dicom_port = dicom_port
         self.http_port = http_port
 
@@ -42,6 +45,21 @@ class Orthanc:
     def instances(self) -> int:
         """Number of stored objects."""
         return int(self.get("/statistics")["CountInstances"])
+
+    def series(self, study_instance_uid: str) -> list[dict[str, Any]]:
+        """Modality and instances of each series of a study."""
+        found = [study for study in self._all("studies") if _tag(study, "StudyInstanceUID") == study_instance_uid]
+        return [
+            {"Modality": _tag(series, "Modality"), "Instances": series["Instances"]}
+            for study in found
+            for series in map(self._series, study["Series"])
+        ]
+
+    def _all(self, kind: str) -> list[dict[str, Any]]:
+        return list(self.get(f"/{kind}?expand"))
+
+    def _series(self, name: str) -> dict[str, Any]:
+        return dict(self.get(f"/series/{name}"))
 
 
 @contextmanager
@@ -58,13 +76,12 @@ def running_orthanc(folder: Path, ae_title: str = "ORTHANC", **settings: Any) ->
         Further keys of its configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    orthanc = Orthanc(free_port(), free_port())
     values = {
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),
         "DicomAet": ae_title,
-        "DicomPort": orthanc.dicom_port,
-        "HttpPort": orthanc.http_port,
+        "DicomPort": free_port(),
+        "HttpPort": free_port(),
         "MaximumPduLength": 131_072,
         "AuthenticationEnabled": False,
         "RemoteAccessAllowed": False,
@@ -72,26 +89,31 @@ def running_orthanc(folder: Path, ae_title: str = "ORTHANC", **settings: Any) ->
         **settings,
     }
     (folder / "orthanc.json").write_text(json.dumps(values), encoding="utf-8")
-    with (folder / "log").open("w") as log:
+    with (folder / "log").open("a") as log:
         process = subprocess.Popen(
             ["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log, env=os.environ | {"TCP_NODELAY": "1"}
         )
     try:
-        _await(orthanc, process)
+        orthanc = Orthanc(process, values["DicomPort"], values["HttpPort"])
+        _await(orthanc)
         yield orthanc
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def _await(orthanc: Orthanc, process: "subprocess.Popen[bytes]") -> None:
+def _await(orthanc: Orthanc) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             orthanc.get("/system")
         except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
+            if orthanc.process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
         else:
             return
+
+
+def _tag(resource: dict[str, Any], name: str) -> str:
+    return str(resource["MainDicomTags"].get(name, ""))

@@ -29,6 +29,7 @@ from bench import replay
 SIZES = {"10 MB": 2236, "128 KiB": 256}
 OBJECTS = {("10 MB", 1): 20, ("10 MB", 8): 40, ("128 KiB", 1): 100, ("128 KiB", 8): 400}
 _START_SECONDS = 60.0
+Figures = dict[str, dict[str, list[float]]]
 _LISTENER = """
 import sys
 from pathlib import Path
@@ -102,14 +103,17 @@ def main() -> None:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         receivers = [(peer, *_started(peer, root, stack)) for peer in PEERS]
-        rates, memory = _measure(receivers, arguments.rounds)
+        rates, cores, memory = _measure(receivers, arguments.rounds)
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "rounds": arguments.rounds,
         "films_per_second": rates,
+        "core_milliseconds_per_film": cores,
         "peak_memory_megabytes": memory,
     }
-    _print(rates, memory)
+    _print("films/s", rates, lambda ours, theirs: ours / theirs)
+    _print("core-milliseconds a film", cores, lambda ours, theirs: theirs / ours)
+    print("largest process, MB:", "   ".join(f"{name}: {figure:.0f}" for name, figure in memory.items()))
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
@@ -137,32 +141,37 @@ def _listens(port: int, sockets: int) -> bool:
     return sum(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found) >= sockets
 
 
-def _measure(receivers: list[Any], rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
-    rates: dict[str, dict[str, list[float]]] = {}
+def _measure(receivers: list[Any], rounds: int) -> tuple[Figures, Figures, dict[str, float]]:
+    rates: Figures = {}
+    cores: Figures = {}
     memory = {peer.name: 0.0 for peer, _, _ in receivers}
     noise = os.urandom(1 << 20)
     number = 0
     for round_number in range(rounds + 1):  # the first warms up and does not count
         for (size, associations), objects in OBJECTS.items():
             data_set = replay.film(SIZES[size], noise)
+            cell = f"{size}, {associations} associations"
             for peer, port, processes in receivers:
                 os.sync()  # nobody pays for what another one left to be written
+                before = _core_seconds(processes)
                 outcome = replay.send(
-                    port,
-                    peer.ae_title,
-                    data_set,
-                    objects=objects,
-                    associations=associations,
-                    first=number,
+                    port, peer.ae_title, data_set, objects=objects, associations=associations, first=number
                 )
                 number += objects
                 if outcome.refused:
                     raise SystemExit(f"{peer.name} refused {outcome.refused} films")
                 memory[peer.name] = max(memory[peer.name], _resident(processes))
-                if round_number:
-                    cell = rates.setdefault(f"{size}, {associations} associations", {})
-                    cell.setdefault(peer.name, []).append(round(outcome.objects / outcome.seconds, 1))
-    return rates, memory
+                if not round_number:
+                    continue
+                spent = (_core_seconds(processes) - before) / objects * 1000
+                rates.setdefault(cell, {}).setdefault(peer.name, []).append(round(objects / outcome.seconds, 1))
+                cores.setdefault(cell, {}).setdefault(peer.name, []).append(round(spent, 2))
+    return rates, cores, memory
+
+
+def _core_seconds(processes: list[subprocess.Popen[bytes]]) -> float:
+    """User and system time, of children that have ended too."""
+    return sum(sum(psutil.Process(process.pid).cpu_times()[:4]) for process in processes)
 
 
 def _resident(processes: list[subprocess.Popen[bytes]]) -> float:
@@ -170,14 +179,13 @@ def _resident(processes: list[subprocess.Popen[bytes]]) -> float:
     return round(max(psutil.Process(process.pid).memory_info().rss for process in processes) / 1e6, 1)
 
 
-def _print(rates: dict[str, Any], memory: dict[str, float]) -> None:
+def _print(title: str, figures: Figures, ratio: Callable[[float, float], float]) -> None:
     names = [peer.name for peer in PEERS]
-    print("films/s (median), and times Orthanc")
-    for cell, figures in rates.items():
-        medians = {name: statistics.median(figures[name]) for name in names}
-        line = "   ".join(f"{name}: {medians[name]:.0f}" for name in names)
-        print(f"{cell:24}{line}   ratio {medians[names[0]] / medians['Orthanc']:.2f}")
-    print("largest process, MB:", "   ".join(f"{name}: {memory[name]:.0f}" for name in names))
+    print(f"{title} (median); the ratio is to Orthanc, above 1 is better")
+    for cell, found in figures.items():
+        medians = {name: statistics.median(found[name]) for name in names}
+        line = "   ".join(f"{name}: {medians[name]:.4g}" for name in names)
+        print(f"{cell:24}{line}   ratio {ratio(medians[names[0]], medians['Orthanc']):.2f}")
 
 
 if __name__ == "__main__":

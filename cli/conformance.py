@@ -316,7 +316,7 @@ def _commitment() -> str:
 N-ACTION type 1 goes out on an association of its own, for at most {most} objects that were sent since the
 last request; its Transaction UID is new for each request. The N-EVENT-REPORT is awaited on the same association for
 {seconds:g} seconds. A report on an association that the destination opens is not taken; the request is repeated.
-It is answered with {stored} after it is in the database, with {unreadable} if it cannot be read.
+The report is answered with {stored} after it is in the database, with {unreadable} if it cannot be read.
 
 Objects that the destination reports as failed are sent again; the third failure is final.
 Silence is no failure: without a report the request is repeated after {hours:g} hour.
