@@ -1,6 +1,6 @@
 """The whole node: 10 MB films by C-STORE in, Secondary Capture and report in Orthanc, on the same cores.
 
-    python bench/node.py --films 300 --cxr ../shared/data/cxr [--out FILE]
+    python -m bench.node --films 300 --cxr ../shared/data/cxr [--out FILE]
 
 Prints films a second beside what the bare network reaches in the same run, the node's core-seconds a film
 outside the network, and the latency of single films on the idle node.
@@ -39,6 +39,7 @@ ROWS, COLUMNS = 2500, 2048
 BASES = 12
 BARE_BATCHES = 12
 LATENCY_FILMS = 30
+QUIET_SECONDS = 1
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -46,14 +47,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Throughput, cost and latency of the whole node.")
     parser.add_argument("--films", type=int, default=300)
     parser.add_argument("--cxr", type=Path, required=True, help="folder with nih/*.jpg")
+    parser.add_argument("--bundle", type=Path, default=REPOSITORY / "models" / "reference")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=REPOSITORY, prefix="bench-") as name:
         folder = Path(name)
         films = make_films(folder / "films", arguments.cxr, arguments.films + LATENCY_FILMS)
-        bare = bare_network(arguments.cxr, folder)
-        loaded = throughput(folder, films[: arguments.films])
-        latency = idle_latency(folder, films[arguments.films :])
+        bare = bare_network(arguments.cxr, arguments.bundle, folder)
+        loaded = throughput(folder, films[: arguments.films], arguments.bundle)
+        latency = idle_latency(folder, films[arguments.films :], arguments.bundle)
     figures = {
         "films": arguments.films,
         "film_megabytes": ROWS * COLUMNS * 2 / 1e6,
@@ -90,9 +92,9 @@ def make_films(folder: Path, cxr: Path, count: int) -> list[Path]:
     return paths
 
 
-def bare_network(cxr: Path, folder: Path) -> dict[str, float]:
+def bare_network(cxr: Path, bundle_folder: Path, folder: Path) -> dict[str, float]:
     """What the network alone reaches in batches of eight, and the core-seconds that it takes a film."""
-    bundle = load_bundle(resolve_bundle(REPOSITORY / "models" / "reference", folder / "bare"))
+    bundle = load_bundle(resolve_bundle(bundle_folder, folder / "bare"))
     engine = Engine(bundle, Worker(), Heatmap())
     edge = bundle.description.input_edge
     paths = sorted((cxr / "nih").glob("*.jpg"))[:8]
@@ -109,17 +111,15 @@ def bare_network(cxr: Path, folder: Path) -> dict[str, float]:
     }
 
 
-def throughput(folder: Path, films: list[Path]) -> dict[str, Any]:
+def throughput(folder: Path, films: list[Path], bundle: Path) -> dict[str, Any]:
     """From the first C-STORE to the last report in Orthanc."""
     with ExitStack() as stack:
         orthanc = stack.enter_context(running_orthanc(folder / "orthanc"))
-        node = stack.enter_context(running_node(folder / "node", "ORTHANC", orthanc.dicom_port, quiet_seconds=1))
+        node = stack.enter_context(running_node(folder / "node", "ORTHANC", orthanc.dicom_port, bundle))
         before = node.core_seconds()
         start = time.perf_counter()
         sender = subprocess.Popen(
-            ["storescu", "-aet", "MODALITY", "-aec", "CLEARFILM", "127.0.0.1", str(node.port), "+sd", films[0].parent]
-            if len(list(films[0].parent.iterdir())) == len(films)
-            else ["storescu", "-aet", "MODALITY", "-aec", "CLEARFILM", "127.0.0.1", str(node.port), *films],
+            ["storescu", "-aet", "MODALITY", "-aec", "CLEARFILM", "127.0.0.1", str(node.port), *films],
             env=os.environ | {"TCP_NODELAY": "1"},
             stdout=subprocess.DEVNULL,
         )
@@ -138,13 +138,12 @@ def throughput(folder: Path, films: list[Path]) -> dict[str, Any]:
     }
 
 
-def idle_latency(folder: Path, films: list[Path]) -> dict[str, float]:
+def idle_latency(folder: Path, films: list[Path], bundle: Path) -> dict[str, float]:
     """From the answer to a film's C-STORE to its report at the PACS, less the quiet time."""
-    quiet = 1
     waits = []
     with ExitStack() as stack:
         pacs, port = stack.enter_context(test_pacs.running(folder / "pacs", "PACS", "127.0.0.1", 0))
-        node = stack.enter_context(running_node(folder / "idle", "PACS", port, quiet_seconds=quiet))
+        node = stack.enter_context(running_node(folder / "idle", "PACS", port, bundle))
         for film in films:
             subprocess.run(
                 ["storescu", "-aet", "MODALITY", "-aec", "CLEARFILM", "127.0.0.1", str(node.port), film],
@@ -157,7 +156,7 @@ def idle_latency(folder: Path, films: list[Path]) -> dict[str, float]:
                 time.sleep(0.01)
                 if time.perf_counter() - answered > 30:
                     raise SystemExit("no result within 30 s")
-            waits.append(time.perf_counter() - answered - quiet)
+            waits.append(time.perf_counter() - answered - QUIET_SECONDS)
     ordered = sorted(waits)
     return {
         "latency_median_seconds": ordered[len(ordered) // 2],
@@ -185,13 +184,13 @@ class RunningNode:
 
 
 @contextmanager
-def running_node(folder: Path, pacs_title: str, pacs_port: int, *, quiet_seconds: int) -> Iterator[RunningNode]:
+def running_node(folder: Path, pacs_title: str, pacs_port: int, bundle: Path) -> Iterator[RunningNode]:
     """The shipped configuration on free ports."""
     values = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
     values["node"]["port"] = free_port()
     values["destinations"][0] |= {"ae_title": pacs_title, "port": pacs_port}
-    values["study"]["quiet_seconds"] = quiet_seconds
-    values["model"]["bundle"] = str(REPOSITORY / "models" / "reference")
+    values["study"]["quiet_seconds"] = QUIET_SECONDS
+    values["model"]["bundle"] = str(bundle.resolve())
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     with (folder / "log").open("w") as log:

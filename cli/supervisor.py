@@ -19,7 +19,7 @@ from clearfilm import config as configuration
 from clearfilm import logs
 from clearfilm.config import Config
 from clearfilm.errors import StartupError
-from clearfilm.process import stop_event
+from clearfilm.process import notify_ready, stop_event
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ def _watch(children: list[Child], config: Config, environment: dict[str, str], s
         if not announced and all(child.ready for child in children):
             announced = True
             port = environment.get("CLEARFILM_NODE__PORT", config.node.port)
+            notify_ready()
             print(f"ready: {config.node.ae_title}@{config.node.address}:{port}", flush=True)  # noqa: T201 - contract
     return 0
 

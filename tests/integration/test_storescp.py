@@ -1,7 +1,9 @@
 """The listener on real sockets: what it takes, what it refuses, and what stays behind."""
 
+import fcntl
 import os
 import shutil
+import socket
 import sqlite3
 import stat
 import threading
@@ -312,8 +314,6 @@ def test_unwritable_folder_refuses_the_film(config: Config, listener: RunningLis
 
 
 def test_port_of_another_program_is_one_sentence(config: Config, tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -332,8 +332,6 @@ def test_two_listeners_share_a_port(config: Config, tmp_path: Path) -> None:
 
 
 def test_unfinished_files_are_removed_at_start_unless_in_use(config: Config) -> None:
-    import fcntl
-
     folder = config.data_folder / "films" / "ab"
     folder.mkdir(parents=True)
     (folder / "left.dcm.part").write_bytes(b"half a film")

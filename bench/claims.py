@@ -1,6 +1,6 @@
 """Claim and finish with 1,000 and with 1,000,000 waiting jobs, side by side in one run.
 
-python bench/queue.py [--out FILE]
+python -m bench.claims [--out FILE]
 """
 
 import argparse
