@@ -63,21 +63,26 @@ def _check_database(config: Config) -> str:
     from db.session import Database
 
     database = Database(config.database_url)
-    schema.prepare(database)
-    database.close()
+    try:
+        schema.prepare(database)
+    finally:
+        database.close()
     return "answers"
 
 
 def _check_model(config: Config) -> str:
     from clearfilm.vision.assemble import resolve_bundle
     from clearfilm.vision.bundle import verify
-    from db import registry
+    from db import registry, schema
     from db.session import Database
 
     database = Database(config.database_url)
-    with database.read() as session:
-        row = registry.active(session)
-    database.close()
+    try:
+        schema.prepare(database)
+        with database.read() as session:
+            row = registry.active(session)
+    finally:
+        database.close()
     folder = Path(row.path) if row else resolve_bundle(config.model.bundle, config.data_folder)
     return f"{folder.name}: unaltered, digest {verify(folder)[:12]}"
 

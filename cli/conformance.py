@@ -15,7 +15,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr
 from clearfilm import __version__
 from clearfilm import config as configuration
 from clearfilm.config import Config
-from clearfilm.dicom import codecs, commitment, header, scu, statuses, uids
+from clearfilm.dicom import codecs, header, scu, statuses, uids
 from clearfilm.triage import Decision
 from cli import conformance_samples as samples
 from db import deliveries
@@ -252,8 +252,8 @@ def _services(config: Config) -> str:
 def _storage_scp(config: Config) -> str:
     return f"""### 5.1 Verification SCP
 
-C-ECHO is answered with 0x0000{"" if config.listener.echo_from_anyone else ", to listed senders only"}. Transfer
-syntaxes: {", ".join(name for name, _ in _names(_verification_syntaxes()))}.
+C-ECHO is answered with 0x0000{"" if config.listener.echo_from_anyone else ", to listed senders and destinations only"}.
+Transfer syntaxes: {", ".join(name for name, _ in _names(_verification_syntaxes()))}.
 
 ### 5.2 Storage SCP
 
@@ -273,7 +273,7 @@ The same SOP Instance UID with other bytes is stored beside the first one, and b
 
 
 def _verification_syntaxes() -> list[str]:
-    [context] = policy.supported_contexts(None)
+    [context] = policy.supported_contexts(policy.Admission())
     return [str(uid) for uid in context.transfer_syntax or ()]
 
 
@@ -308,14 +308,15 @@ same bytes under the same UIDs. An idle association is released after {deliver.I
 
 def _commitment() -> str:
     name, hours = UID(StorageCommitmentPushModel).name, worker_commitment.SILENCE.total_seconds() / 3600
-    stored, unreadable = f"0x{commitment.SUCCESS:04X}", f"0x{commitment.PROCESSING_FAILURE:04X}"
+    stored, unreadable = f"0x{statuses.SUCCESS:04X}", f"0x{statuses.PROCESSING_FAILURE:04X}"
     most, seconds = worker_commitment.MOST_OBJECTS, worker_commitment.REPORT_SECONDS
     return f"""### 5.4 Storage Commitment SCU
 
 {name} (`{StorageCommitmentPushModel}`), unless `storage_commitment: false` is set for the destination.
 N-ACTION type 1 goes out on an association of its own, for at most {most} objects that were sent since the
 last request; its Transaction UID is new for each request. The N-EVENT-REPORT is awaited on the same association for
-{seconds:g} seconds. A report on an association that the destination opens is not taken; the request is repeated.
+{seconds:g} seconds. A report on an association that the destination opens is taken
+as well: under its configured title, from the address of its configured host, with SCP role selection or without.
 The report is answered with {stored} after it is in the database, with {unreadable} if it cannot be read.
 
 Objects that the destination reports as failed are sent again; the third failure is final.

@@ -1,4 +1,4 @@
-"""Command sets of the two services that the listener offers (PS3.7 6.3.1, 9.3.1, 9.3.5).
+"""Command sets of the services that the listener offers (PS3.7 6.3.1, 9.3.1, 9.3.5, 10.3.1).
 
 A C-STORE request and its answer are a dozen numbers and UIDs. General machinery for them costs more than
 the rest of a film, and takes commands that nobody here answers.
@@ -17,6 +17,7 @@ COMMENT_LENGTH: Final = 64
 """Error Comment (0000,0902) is an LO."""
 C_STORE_RQ: Final = 0x0001
 C_ECHO_RQ: Final = 0x0030
+N_EVENT_REPORT_RQ: Final = 0x0100
 _RESPONSE = 0x8000
 _NO_DATA_SET = 0x0101
 
@@ -43,7 +44,7 @@ class ProtocolViolation(ClearfilmError):
 
 @dataclass(frozen=True)
 class Request:
-    """A C-ECHO or C-STORE request.
+    """A C-ECHO, C-STORE or N-EVENT-REPORT request.
 
     Parameters
     ----------

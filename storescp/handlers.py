@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pynetdicom import evt
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -27,6 +28,7 @@ from storescp.commits import Commits, CommitUnknown
 from storescp.dimse import ProtocolViolation, Request
 from storescp.hardening import AcceptedAssociation
 from storescp.policy import CONGESTION, SECONDARY_CAPTURE, Denials, Policy, Rejection, supported_contexts
+from storescp.reports import ReportRequest
 from storescp.storage import DiskGuard, IncomingFilm, Origin
 
 logger = logging.getLogger(__name__)
@@ -50,8 +52,6 @@ class Node:
         self._guard = DiskGuard(config.data_folder, config.disk)
         self._policy = Policy(config)
         self._denials = Denials(self._report_denial)
-        self._contexts = {sender.name: supported_contexts(sender) for sender in config.senders}
-        self._strangers_contexts = supported_contexts(None)
 
     @property
     def handlers(self) -> list[evt.EventHandlerType]:
@@ -74,17 +74,17 @@ class Node:
             association.acse.send_reject(decision.result, decision.source, decision.diagnostic)
             association.kill()
             return
-        association.sender = decision
-        association.acceptor.supported_contexts = (
-            self._contexts[decision.name] if decision else self._strangers_contexts
-        )
+        association.admission = decision
+        association.acceptor.supported_contexts = supported_contexts(decision)
 
     def open_store(self, association: AcceptedAssociation, request: Request, context_id: int) -> StoreRequest:
         """Begin a C-STORE; a refusal is kept until the data set has passed, as the protocol wants."""
-        assert association.sender is not None, "strangers have no storage context"
         context = association._accepted_cx[context_id]
+        sender = association.admission.sender
+        if sender is None or context.abstract_syntax == StorageCommitmentPushModel:
+            raise ProtocolViolation("a C-STORE comes on a context that is not for storage")
         origin = Origin(
-            sender=association.sender.name,
+            sender=sender.name,
             calling_ae_title=(association.requestor.ae_title or "").strip(),
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
@@ -101,6 +101,14 @@ class Node:
         except Exception as error:  # noqa: BLE001 - the edge around one request
             store.refusal = error
         return store
+
+    def open_report(self, association: AcceptedAssociation, context_id: int) -> ReportRequest:
+        """Begin an N-EVENT-REPORT of a destination."""
+        context = association._accepted_cx[context_id]
+        destination = association.admission.destination
+        if destination is None or context.abstract_syntax != StorageCommitmentPushModel:
+            raise ProtocolViolation("an N-EVENT-REPORT comes on a context that is not for storage commitment")
+        return ReportRequest(self._database, destination.name, str(context.transfer_syntax[0]))
 
     def finish_store(self, store: StoreRequest) -> tuple[int, str]:
         """Answer a C-STORE whose data set has come completely: status and Error Comment."""

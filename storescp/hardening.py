@@ -31,10 +31,11 @@ from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
-from clearfilm.config import Listener, Sender
+from clearfilm.config import Listener
 from clearfilm.dicom import statuses
 from storescp import dimse
 from storescp.dimse import ProtocolViolation, Request
+from storescp.policy import Admission
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,9 @@ class Services(Protocol):
 
     def open_store(self, association: AcceptedAssociation, request: Request, context_id: int) -> Store:
         """A C-STORE command has come; its data set follows."""
+
+    def open_report(self, association: AcceptedAssociation, context_id: int) -> Store:
+        """An N-EVENT-REPORT command has come; its Event Information follows."""
 
 
 def silence() -> None:
@@ -358,8 +362,11 @@ class UpperLayer(DULServiceProvider):
         elif request.command == dimse.C_STORE_RQ and request.has_data_set:
             self._request = request
             self._store = self._services.open_store(self.assoc, request, self._context_id)
+        elif request.command == dimse.N_EVENT_REPORT_RQ and request.has_data_set:
+            self._request = request
+            self._store = self._services.open_report(self.assoc, self._context_id)
         else:
-            raise ProtocolViolation("only C-ECHO, and C-STORE with a data set, are served")
+            raise ProtocolViolation("only C-ECHO, C-STORE and storage commitment reports are served")
 
     def _finish_store(self, store: Store) -> None:
         assert self._request is not None
@@ -401,7 +408,7 @@ class AcceptedAssociation(Association):
     def __init__(self, server: Server) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self._server = server
-        self.sender: Sender | None = None
+        self.admission = Admission()
         self.dul = UpperLayer(self, server.limits, server.services)
         # The setters hand these on to the timers of the upper layer.
         self.acse_timeout = server.limits.association_timeout_seconds

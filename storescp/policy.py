@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
     SecondaryCaptureImageStorage,
+    StorageCommitmentPushModel,
     Verification,
 )
 
-from clearfilm.config import Config, Sender
+from clearfilm.config import Config, Destination, Sender
 from clearfilm.dicom.codecs import accepted_transfer_syntaxes
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ FILM_CLASSES = (
     DigitalXRayImageStorageForProcessing,
 )
 SECONDARY_CAPTURE = SecondaryCaptureImageStorage
-_VERIFICATION_SYNTAXES = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
+_UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _DENIALS_REMEMBERED = 1024
 _DENIAL_SECONDS = 60.0
 
@@ -48,8 +50,16 @@ CALLING_TITLE_UNKNOWN = Rejection(1, 1, 3, "calling AE title not recognised")
 CONGESTION = Rejection(2, 3, 1, "temporary congestion")
 
 
+@dataclass(frozen=True)
+class Admission:
+    """What a peer that may associate is to this node; neither: a stranger who may send C-ECHO."""
+
+    sender: Sender | None = None
+    destination: Destination | None = None  # may report on storage commitment
+
+
 class Policy:
-    """Decides by the configuration's list of senders.
+    """Decides by the configuration's lists of senders and destinations.
 
     Parameters
     ----------
@@ -63,6 +73,7 @@ class Policy:
             (sender, [ipaddress.ip_network(network, strict=False) for network in sender.addresses])
             for sender in config.senders
         ]
+        self._destinations = [(entry, _addresses(entry.host)) for entry in config.destinations]
 
     def sender(self, calling_ae_title: str, address: str) -> Sender | None:
         """The sender that calls with this title from this address; exact titles come before "*"."""
@@ -74,24 +85,50 @@ class Policy:
         ]
         return min(matching, key=lambda sender: sender.ae_title == "*", default=None)
 
-    def decide(self, called_ae_title: str, calling_ae_title: str, address: str) -> Sender | Rejection | None:
-        """A listed sender, a rejection, or None: a stranger who may send C-ECHO."""
+    def destination(self, calling_ae_title: str, address: str) -> Destination | None:
+        """The destination that calls with this title from its own address."""
+        source = str(_plain(address))
+        return next(
+            (
+                entry
+                for entry, addresses in self._destinations
+                if entry.ae_title == calling_ae_title and source in addresses
+            ),
+            None,
+        )
+
+    def decide(self, called_ae_title: str, calling_ae_title: str, address: str) -> Admission | Rejection:
+        """What the peer may do, or why it may not even associate."""
         if called_ae_title != self._title:
             return CALLED_TITLE_UNKNOWN
-        sender = self.sender(calling_ae_title, address)
-        if sender is None and not self._echo_from_anyone:
+        admission = Admission(self.sender(calling_ae_title, address), self.destination(calling_ae_title, address))
+        if admission == Admission() and not self._echo_from_anyone:
             return CALLING_TITLE_UNKNOWN
-        return sender
+        return admission
 
 
-def supported_contexts(sender: Sender | None) -> list[PresentationContext]:
-    """Presentation contexts for a sender; None: C-ECHO only."""
-    contexts = [build_context(Verification, _VERIFICATION_SYNTAXES)]
-    if sender is not None:
+def supported_contexts(admission: Admission) -> list[PresentationContext]:
+    """Presentation contexts for a peer; a stranger gets C-ECHO only."""
+    contexts = [build_context(Verification, _UNCOMPRESSED)]
+    if admission.sender is not None:
         syntaxes = list(accepted_transfer_syntaxes())
-        classes = [*FILM_CLASSES, SECONDARY_CAPTURE] if sender.secondary_capture else FILM_CLASSES
+        classes = [*FILM_CLASSES, SECONDARY_CAPTURE] if admission.sender.secondary_capture else FILM_CLASSES
         contexts += [build_context(sop_class, syntaxes) for sop_class in classes]
+    if admission.destination is not None:
+        commitment = build_context(StorageCommitmentPushModel, _UNCOMPRESSED)
+        # The peer is the SCP here although it calls: role selection is granted (PS3.7 D.3.3.4).
+        commitment.scu_role = commitment.scp_role = True
+        contexts.append(commitment)
     return contexts
+
+
+def _addresses(host: str) -> frozenset[str]:
+    """Addresses of a destination; none if its name cannot be resolved now: its reports are asked for again."""
+    try:
+        return frozenset(str(_plain(str(entry[4][0]))) for entry in socket.getaddrinfo(host, None))
+    except OSError:
+        logger.warning("address of a destination is unknown", extra={"host": host})
+        return frozenset()
 
 
 class Denials:

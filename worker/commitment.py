@@ -27,7 +27,8 @@ POLL_SECONDS = 2.0
 REPORT_SECONDS = 10.0
 # Silence is no failure: the request is repeated, until nobody may expect an answer any more.
 SILENCE = timedelta(hours=1)
-PAUSE_SECONDS = 600.0
+UNREACHABLE_PAUSE_SECONDS = 30.0
+NOT_OFFERED_PAUSE_SECONDS = 600.0
 MOST_OBJECTS = 500
 
 
@@ -60,7 +61,7 @@ class Notary:
             try:
                 self._request()
             except DeliveryError as error:
-                self._quiet_until = time.monotonic() + PAUSE_SECONDS
+                self._quiet_until = time.monotonic() + UNREACHABLE_PAUSE_SECONDS
                 logger.warning(
                     "storage commitment not requested",
                     extra={"destination": self._destination.name, "error": str(error)},
@@ -84,7 +85,7 @@ class Notary:
         with scu.associate(self._title, self._peer, [], commitment=True, handlers=handlers) as association:
             if not scu.offers_commitment(association):
                 logger.info("no storage commitment offered", extra={"destination": self._destination.name})
-                self._quiet_until = time.monotonic() + PAUSE_SECONDS
+                self._quiet_until = time.monotonic() + NOT_OFFERED_PAUSE_SECONDS
                 return
             transaction = generate_uid(prefix=None)
             # Committed first: the report may come before the answer to the request.

@@ -51,17 +51,18 @@ def analyse_and_conclude(config: Config) -> None:
 
 def deliver(config: Config) -> None:
     """Run until SIGTERM: waiting results to every destination. Raises StartupError."""
+    from worker.commitment import Notary
     from worker.deliver import Courier
 
     stop = stop_event()
     database = _open(config)
     store = Store(config.data_folder)
     with Leases(database) as leases:
-        couriers = [
-            Courier(destination, config.node.ae_title, database, store, leases) for destination in config.destinations
-        ]
+        title = config.node.ae_title
+        loops = [Courier(entry, title, database, store, leases).run for entry in config.destinations]
+        loops += [Notary(entry, title, database).run for entry in config.destinations if entry.storage_commitment]
         notify_ready()
-        _run_together([courier.run for courier in couriers], stop)
+        _run_together(loops, stop)
     database.close()
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydicom import Dataset
 
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110
+from clearfilm.dicom import statuses
+from clearfilm.errors import RefusedObject
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,25 @@ class CommitmentReport:
     transaction_uid: str
     committed: tuple[str, ...]  # SOP Instance UIDs
     failed: tuple[str, ...]
+
+
+def read_report(information: Dataset) -> CommitmentReport:
+    """The Event Information of a report.
+
+    Raises
+    ------
+    RefusedObject
+        If it names no transaction, or cannot be read.
+    """
+    try:
+        return CommitmentReport(
+            transaction_uid=str(information.TransactionUID),
+            committed=_instances(information, "ReferencedSOPSequence"),
+            failed=_instances(information, "FailedSOPSequence"),
+        )
+    except Exception as error:
+        # pydicom decodes at access, and raises whatever the bytes lead it to.
+        raise RefusedObject(statuses.PROCESSING_FAILURE, "the report cannot be read") from error
 
 
 def report_handler(keep: Callable[[CommitmentReport], None]) -> Callable[[Any], tuple[int, Dataset | None]]:
@@ -29,17 +48,11 @@ def report_handler(keep: Callable[[CommitmentReport], None]) -> Callable[[Any], 
     """
 
     def handle(event: Any) -> tuple[int, Dataset | None]:
-        information = event.event_information
         try:
-            report = CommitmentReport(
-                transaction_uid=str(information.TransactionUID),
-                committed=_instances(information, "ReferencedSOPSequence"),
-                failed=_instances(information, "FailedSOPSequence"),
-            )
-        except AttributeError:
-            return PROCESSING_FAILURE, None
-        keep(report)
-        return SUCCESS, None
+            keep(read_report(event.event_information))
+        except RefusedObject as error:
+            return error.status, None
+        return statuses.SUCCESS, None
 
     return handle
 

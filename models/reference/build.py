@@ -92,6 +92,7 @@ class Settings:
     mixup: float = 0.4  # of third-stage maps; both parameters of the beta distribution
     average_decay: float = 0.99  # exponential moving average of the weights, per step
     probe_strength: float = 1e-3  # C of the logistic regression that the linear layer starts from
+    runs: int = 3  # runs from the same start whose weights are averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ def main() -> None:
     base = load_base_weights()
     maps = third_stage_maps(base, cohort, arguments.scratch)
     crossed = cross_validate(base, cohort, maps, settings) if arguments.cross_validate else None
-    tuned = train(base, cohort, maps, cohort.of("train", "stop"), settings, seed=0)
+    tuned = train_and_average(base, cohort, maps, cohort.of("train", "stop"), settings)
     write_recipe(arguments.out, arguments.films, cohort, tuned, settings, crossed)
 
 
@@ -235,6 +236,25 @@ def third_stage_maps(base: dict[str, Tensor], cohort: Cohort, scratch: Path) -> 
     return np.load(path, mmap_mode="r")
 
 
+def train_and_average(
+    base: dict[str, Tensor],
+    cohort: Cohort,
+    maps: NDArray[np.uint16],
+    films: NDArray[np.int64],
+    settings: Settings,
+) -> dict[str, Tensor]:
+    """Mean weights of several runs (M. Wortsman et al., Model soups, ICML 2022).
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        Convolutions of the last stage in bfloat16 and the linear layer in float32, by torchvision's keys.
+    """
+    runs = [train(base, cohort, maps, films, settings, seed) for seed in range(settings.runs)]
+    means = {name: torch.stack([run[name] for run in runs]).mean(dim=0) for name in runs[0]}
+    return {name: mean if name.startswith("fc.") else mean.bfloat16() for name, mean in means.items()}
+
+
 def train(
     base: dict[str, Tensor],
     cohort: Cohort,
@@ -248,7 +268,7 @@ def train(
     Returns
     -------
     dict of str to torch.Tensor
-        Convolutions of the last stage in bfloat16 and the linear layer in float32, by torchvision's keys.
+        Convolutions of the last stage and the linear layer, float32, by torchvision's keys.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -296,10 +316,7 @@ def train(
             losses.append(loss.item())
         print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, {time.monotonic() - began:.0f} s", flush=True)
     names = {id(weight): name for name, weight in network.named_parameters()}
-    tuned = {names[id(weight)]: mean for weight, mean in zip(weights, average, strict=True)}
-    return {
-        name: (tensor if name.startswith("fc.") else tensor.bfloat16()).contiguous() for name, tensor in tuned.items()
-    }
+    return {names[id(weight)]: mean.contiguous() for weight, mean in zip(weights, average, strict=True)}
 
 
 def start_from_probe(
@@ -352,7 +369,7 @@ def cross_validate(
     folds = np.array([fold_of(cohort.patients[film]) for film in films])
     figures: dict[str, list[float]] = {"all": [], "PA": [], "AP": []}
     for number in range(5):
-        tuned = train(base, cohort, maps, films[folds != number], settings, seed=number)
+        tuned = train_and_average(base, cohort, maps, films[folds != number], settings)
         held = films[folds == number]
         outputs = run({**base, **{key: value.float() for key, value in tuned.items()}}, cohort, held)
         for name, values in figures.items():

@@ -20,11 +20,13 @@ def results_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_orthanc_keeps_every_result_once_although_it_is_killed(tmp_path: Path) -> None:
-    port, folder = free_port(), tmp_path / "orthanc"
-    node = Node(tmp_path / "node", port)
+def test_orthanc_keeps_and_commits_to_every_result_once_although_it_is_killed(tmp_path: Path) -> None:
+    port, node_port, folder = free_port(), free_port(), tmp_path / "orthanc"
+    node = Node(tmp_path / "node", port, settings={"node.port": node_port})
+    # Orthanc reports on an association that it opens itself.
+    settings = {"DicomPort": port, "DicomModalities": {"clearfilm": ["CLEARFILM", "127.0.0.1", node_port]}}
     films = [fresh_film(tmp_path, sample("cr-mass")) for _ in range(3)]
-    with running_orthanc(folder, "PACS", DicomPort=port) as orthanc:
+    with running_orthanc(folder, "PACS", **settings) as orthanc:
         node.start()
         try:
             node.send_until_stored(films[0][0])
@@ -33,9 +35,10 @@ def test_orthanc_keeps_every_result_once_although_it_is_killed(tmp_path: Path) -
                 node.send_until_stored(path)
             orthanc.process.kill()
             orthanc.process.wait()
-            with running_orthanc(folder, "PACS", DicomPort=port) as again:
+            with running_orthanc(folder, "PACS", **settings) as again:
                 await_condition(lambda: again.instances() == 6, 120, "all results at the restarted Orthanc")
                 await_condition(node.is_done, 60, "all jobs ended")
+                await_condition(lambda: _deliveries(node) == {"committed": 6, "not_chosen": 6}, 90, "all committed")
                 for _, study in films:
                     series = again.series(study)
                     assert sorted(entry["Modality"] for entry in series) == ["OT", "SR"]
@@ -72,6 +75,10 @@ def test_dcmtk_takes_results_and_falls_back_to_an_older_report_class(tmp_path: P
         receiver.kill()
         receiver.wait()
         assert node.stop() == 0
+
+
+def _deliveries(node: Node) -> dict[str, int]:
+    return dict(node.counts()["deliveries"]["pacs"])
 
 
 PROFILE = """

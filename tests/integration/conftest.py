@@ -55,9 +55,7 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     control = [*as_user, programs[-1] / "pg_ctl", "-D", folder / "data", "-w"]
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    subprocess.run(
-        [*control, "-l", folder / "log", "-o", options, "start"], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], check=True, stdout=subprocess.DEVNULL)
     try:
         yield f"postgresql+psycopg://clearfilm@127.0.0.1:{port}/postgres"
     finally:

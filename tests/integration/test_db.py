@@ -67,9 +67,7 @@ def receive(database: Database, *, now: datetime = NOW, **changes: object) -> Ou
         return intake.record(session, film(**changes), now=now, quiet=QUIET)
 
 
-def claim(
-    database: Database, kind: JobKind = JobKind.ANALYSE, *, now: datetime = NOW
-) -> queue.ClaimedJob | None:
+def claim(database: Database, kind: JobKind = JobKind.ANALYSE, *, now: datetime = NOW) -> queue.ClaimedJob | None:
     with database.begin() as session:
         return queue.claim(session, kind, owner="test", now=now)
 
@@ -81,9 +79,7 @@ def test_migrated_schema_equals_the_models(url: str, tmp_path: Path) -> None:
         found = inspect(session.connection())
         for table in Base.metadata.sorted_tables:
             assert {column["name"] for column in found.get_columns(table.name)} == set(table.columns.keys())
-            assert {index["name"] for index in found.get_indexes(table.name)} >= {
-                index.name for index in table.indexes
-            }
+            assert {index["name"] for index in found.get_indexes(table.name)} >= {index.name for index in table.indexes}
     migrated.close()
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from clearfilm.config import Config, Listener, Node, Sender
-from storescp.policy import CALLED_TITLE_UNKNOWN, CALLING_TITLE_UNKNOWN, Denials, Policy, supported_contexts
+from clearfilm.config import Config, Destination, Listener, Node, Sender
+from storescp.policy import CALLED_TITLE_UNKNOWN, CALLING_TITLE_UNKNOWN, Admission, Denials, Policy, supported_contexts
 
 ROOM = Sender(name="room", ae_title="ROOM1", addresses=("10.0.0.7",))
 WARD = Sender(name="ward", ae_title="*", addresses=("10.0.0.0/24", "fd00::/64"), secondary_capture=True)
@@ -39,13 +39,24 @@ def test_nobody_is_known_by_default() -> None:
     assert policy().decide("NODE", "ROOM1", "127.0.0.1") == CALLING_TITLE_UNKNOWN
 
 
+def test_destination_may_report_from_its_own_address_only() -> None:
+    pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+    rules = Policy(Config(node=Node(ae_title="NODE"), destinations=(pacs,)))
+    assert rules.decide("NODE", "PACS", "127.0.0.1") == Admission(destination=pacs)
+    assert rules.decide("NODE", "PACS", "127.0.0.2") == CALLING_TITLE_UNKNOWN
+    assert [context.abstract_syntax for context in supported_contexts(Admission(destination=pacs))] == [
+        "1.2.840.10008.1.1",
+        "1.2.840.10008.1.20.1",
+    ]
+
+
 def test_called_title_must_be_ours_also_for_known_senders() -> None:
     assert policy(ROOM).decide("OTHER", "ROOM1", "10.0.0.7") == CALLED_TITLE_UNKNOWN
 
 
 def test_stranger_gets_echo_only_where_configured() -> None:
-    assert policy(ROOM, echo_from_anyone=True).decide("NODE", "NOBODY", "10.9.9.9") is None
-    assert [context.abstract_syntax for context in supported_contexts(None)] == ["1.2.840.10008.1.1"]
+    assert policy(ROOM, echo_from_anyone=True).decide("NODE", "NOBODY", "10.9.9.9") == Admission()
+    assert [context.abstract_syntax for context in supported_contexts(Admission())] == ["1.2.840.10008.1.1"]
 
 
 def test_denials_are_reported_once_a_minute_for_an_address() -> None:

@@ -1,11 +1,8 @@
 """A bundle with a real ResNet152 of random weights."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from tests.bundle_factories import description
 from torchvision.models import resnet152
 
 from clearfilm.vision.bundle import (
@@ -20,6 +17,7 @@ from clearfilm.vision.bundle import (
     write_bundle,
 )
 from clearfilm.vision.unusual import fit_subspace
+from tests.bundle_factories import description
 
 EDGE = 64
 
@@ -36,7 +34,7 @@ def weights() -> dict[str, torch.Tensor]:
         elif name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
     state = {key: tensor for key, tensor in network.state_dict().items() if "num_batches" not in key}
-    state["fc.weight"] = torch.randn(1, 2048) * 0.05
+    state["fc.weight"] = torch.randn(1, 2048) * 0.05 + 0.02  # some evidence for as well as against
     return {**state, "conv1.weight": state["conv1.weight"].sum(dim=1, keepdim=True)}
 
 

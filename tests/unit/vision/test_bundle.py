@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from tests import bundle_factories
 
 from clearfilm.errors import BundleError
 from clearfilm.vision.bundle import (
@@ -23,6 +22,7 @@ from clearfilm.vision.bundle import (
     verify,
     write_bundle,
 )
+from tests import bundle_factories
 
 
 @pytest.fixture

@@ -48,7 +48,9 @@ def test_more_films_than_the_batch_size_come_back_in_order(bundle: Bundle, engin
     assert small.run(films[:0]) == []
 
 
-def test_film_below_the_threshold_is_below_and_one_at_it_is_not(bundle: Bundle, engine: Engine, films: np.ndarray) -> None:
+def test_film_below_the_threshold_is_below_and_one_at_it_is_not(
+    bundle: Bundle, engine: Engine, films: np.ndarray
+) -> None:
     point = bundle.description.operating_point
     assert point is not None
     score = engine.run(films[:1])[0].score

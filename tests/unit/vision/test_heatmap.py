@@ -23,9 +23,7 @@ def test_map_is_that_of_the_library_on_torchvisions_network(
     plain.load_state_dict(three, strict=False)
     inputs = torch.from_numpy(films)[:, None] / 255
     with GradCAM(model=plain, target_layers=[plain.layer4[-1]]) as cam:
-        expected = cam(
-            input_tensor=inputs.expand(-1, 3, -1, -1), targets=[ClassifierOutputTarget(0)] * len(films)
-        )
+        expected = cam(input_tensor=inputs.expand(-1, 3, -1, -1), targets=[ClassifierOutputTarget(0)] * len(films))
     with torch.inference_mode():
         maps = forward(build({key: tensor.clone() for key, tensor in weights.items()}), inputs).maps.numpy()
     ours = scale_cam_image(scale_cam_image(np.maximum(maps, 0), films.shape[:0:-1]))
@@ -43,9 +41,7 @@ def test_methods_in_log_odds_give_the_default_map(bundle: Bundle, films: np.ndar
 
 
 @pytest.mark.parametrize("method", RESCALED)
-def test_other_methods_peak_where_the_films_own_evidence_does(
-    bundle: Bundle, films: np.ndarray, method: str
-) -> None:
+def test_other_methods_peak_where_the_films_own_evidence_does(bundle: Bundle, films: np.ndarray, method: str) -> None:
     default = Engine(bundle, Worker(device="cpu", precision="fp32"), Heatmap()).run(films)
     engine = Engine(bundle, Worker(device="cpu", precision="fp32"), Heatmap(method=method))
     for expected, got in zip(default, engine.run(films), strict=True):
@@ -54,6 +50,4 @@ def test_other_methods_peak_where_the_films_own_evidence_does(
         peak = got.evidence.max()
         # A map without any positive value of its own stays empty.
         assert peak == 0 or peak == pytest.approx(max(0, expected.evidence.max()), rel=1e-4)
-    assert [r.evidence.max() for r in engine.run(films)] == pytest.approx(
-        [r.evidence.max() for r in engine.run(films)]
-    )
+    assert [r.evidence.max() for r in engine.run(films)] == pytest.approx([r.evidence.max() for r in engine.run(films)])
