@@ -44,9 +44,7 @@ class Peer:
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
-def storage_contexts(
-    sop_class_uid: str, transfer_syntaxes: Sequence[str] = UNCOMPRESSED
-) -> list[PresentationContext]:
+def storage_contexts(sop_class_uid: str, transfer_syntaxes: Sequence[str] = UNCOMPRESSED) -> list[PresentationContext]:
     """Presentation contexts to propose for sending objects of one SOP class.
 
     One for each transfer syntax: of several in one context the peer chooses, and it may choose another
