@@ -283,9 +283,15 @@ def load(path: Path) -> Config:
     return config.model_copy(
         update={
             "data_folder": (folder / config.data_folder).resolve(),
-            "model": config.model.model_copy(update={"bundle": (folder / config.model.bundle).resolve()}),
+            "model": config.model.model_copy(update={"bundle": _find_bundle(folder, config.model.bundle)}),
         }
     )
+
+
+def _find_bundle(folder: Path, bundle: Path) -> Path:
+    """From the configuration's folder; a configuration elsewhere still finds the bundle that is shipped."""
+    own, shipped = (folder / bundle).resolve(), (Path(__file__).parent.parent / bundle).resolve()
+    return shipped if shipped.exists() and not own.exists() else own
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
