@@ -132,14 +132,17 @@ class Schedule:
             self._delete_study(study_id)
 
     def _delete_study(self, study_id: int) -> None:
-        """Rows first, then files: a crash between leaves orphans, never rows without files."""
+        """Files first: after a crash between, the next run ends the work; a film without its row would come back."""
         of_study = select(Instance.id).where(Instance.study_id == study_id)
-        with self._database.begin() as session:
+        with self._database.read() as session:
             paths = [
                 *session.scalars(select(Instance.path).where(Instance.study_id == study_id)),
                 *session.scalars(select(Analysis.map_path).where(Analysis.instance_id.in_(of_study))),
                 *session.scalars(select(Result.path).where(Result.study_id == study_id)),
             ]
+        for path in paths:
+            (self._config.data_folder / path).unlink(missing_ok=True)
+        with self._database.begin() as session:
             session.delete(session.get_one(Study, study_id))
             audit.record(
                 session,
@@ -149,8 +152,6 @@ class Schedule:
                 study_id=study_id,
                 files=len(paths),
             )
-        for path in paths:
-            (self._config.data_folder / path).unlink(missing_ok=True)
 
     def back_up(self) -> None:
         """One consistent copy of the SQLite database a day; the oldest go."""

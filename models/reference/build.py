@@ -1,6 +1,6 @@
 """Makes the reference model: last stage and linear layer trained on NIH films, on top of the base weights.
 
-    python models/reference/build.py --films FOLDER --scratch FOLDER [--cross-validate]
+    python models/reference/build.py --films FOLDER --scratch FOLDER [--cross-validate] [--keep-head]
 
 FOLDER of films: `cohort.csv` (file, patient_id, view, sex, age, label …), `qc_flags.csv`, optionally
 `external_hannover.csv`. Needs the extras `worker`, `reference-model` and `test`, about 3 GB of scratch and half
@@ -17,7 +17,7 @@ import hmac
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from card import render_card
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from scipy.stats import beta, binom
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -131,7 +132,10 @@ def main() -> None:
     base = load_base_weights()
     maps = third_stage_maps(base, cohort, arguments.scratch)
     crossed = cross_validate(base, cohort, maps, settings) if arguments.cross_validate else None
-    tuned = train_and_average(base, cohort, maps, cohort.of("train", "stop"), settings)
+    if arguments.keep_head:
+        tuned = load_file(arguments.out / HEAD)
+    else:
+        tuned = train_and_average(base, cohort, maps, cohort.of("train", "stop"), settings)
     write_recipe(arguments.out, arguments.films, cohort, tuned, settings, crossed)
 
 
@@ -142,6 +146,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="recipe folder")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cross-validate", action="store_true", help="five folds on train and stop, for the card")
+    parser.add_argument("--keep-head", action="store_true", help="calibrate and measure an existing head again")
     return parser.parse_args()
 
 
@@ -364,12 +369,12 @@ def empty_head() -> dict[str, Tensor]:
 def cross_validate(
     base: dict[str, Tensor], cohort: Cohort, maps: NDArray[np.uint16], settings: Settings
 ) -> dict[str, float]:
-    """Mean AUC over five folds of the patients of train and stop."""
+    """Mean AUC over five folds of the patients of train and stop, one run each."""
     films = cohort.of("train", "stop")
     folds = np.array([fold_of(cohort.patients[film]) for film in films])
     figures: dict[str, list[float]] = {"all": [], "PA": [], "AP": []}
     for number in range(5):
-        tuned = train_and_average(base, cohort, maps, films[folds != number], settings)
+        tuned = train_and_average(base, cohort, maps, films[folds != number], replace(settings, runs=1))
         held = films[folds == number]
         outputs = run({**base, **{key: value.float() for key, value in tuned.items()}}, cohort, held)
         for name, values in figures.items():
@@ -580,7 +585,10 @@ def write_recipe(
         metrics=tuple(measure(scores, point, cohort)),
     )
     external = measure_external(films, weights, description, subspace)
-    card = render_card(description, asdict(settings), crossed, external, counts(cohort))
+    peaks = (outputs.maps * np.float32(calibration.slope)).max(axis=(1, 2))
+    shown = peaks[cohort.of("calibrate")] >= description.evidence_threshold
+    contours = float(shown[cohort.labels[cohort.of("calibrate")] == 1].mean())
+    card = render_card(description, asdict(settings), crossed, external, contours, counts(cohort))
     files = {
         WEIGHTS: weights_file,
         DESCRIPTION: dump_description(description),

@@ -8,7 +8,7 @@ from clearfilm.vision.bundle import Description
 _CARD = """\
 # {name} {version}
 
-**{note}. Not a medical device, not for clinical use.** {intended_use}
+**{note}.** {intended_use}
 
 | | |
 | --- | --- |
@@ -58,7 +58,8 @@ figures per view. Share of abnormal films is that of the collection, so predicti
 ## Map
 
 Class activation map in calibrated log-odds, drawn from {evidence:.2f} per cell: at most 5 % of the normal calibration
-films show a contour. 7 x 7 cells: where the network looked, not the outline of a lesion.
+films show a contour, and {contours:.0%} of the abnormal ones. 7 x 7 cells: where the network looked, not the outline of
+a lesion.
 
 ## Unusual images
 
@@ -85,6 +86,7 @@ def render_card(
     settings: dict[str, float],
     crossed: dict[str, float] | None,
     external: dict[str, float] | None,
+    contours: float,
     counts: list[tuple[str, int, int, int]],
 ) -> str:
     """Fill in the card.
@@ -98,6 +100,8 @@ def render_card(
         Mean AUC of the cross-validation, by group.
     external : dict or None
         Films of another hospital: films, patients, share analysed, share of these above the operating point.
+    contours : float
+        Share of the abnormal calibration films that show a contour.
     counts : list of tuple
         Part, patients, normal and abnormal films.
 
@@ -128,6 +132,7 @@ def render_card(
         ),
         crossed=_crossed(crossed),
         point=_point(description),
+        contours=contours,
         evidence=description.evidence_threshold,
         gate=description.feature_gate.threshold,
         margin=description.feature_gate.margin,
@@ -141,8 +146,8 @@ def _crossed(crossed: dict[str, float] | None) -> str:
     if crossed is None:
         return "No cross-validation was run for this card."
     return (
-        f"Five-fold cross-validation by patient on train and stop, mean of the folds: AUC {crossed['all']:.3f} "
-        f"(PA {crossed['PA']:.3f}, AP {crossed['AP']:.3f})."
+        "Five-fold cross-validation by patient on train and stop, one run each, mean of the folds: "
+        f"AUC {crossed['all']:.3f} (PA {crossed['PA']:.3f}, AP {crossed['AP']:.3f})."
     )
 
 
