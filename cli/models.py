@@ -4,7 +4,6 @@ from pathlib import Path
 
 from clearfilm.vision.assemble import resolve_bundle
 from clearfilm.vision.bundle import load_bundle, verify
-
 from cli.node import opened
 from cli.terminal import print_json, print_table, say
 from db import registry

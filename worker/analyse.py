@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from clearfilm.vision.engine import Reading
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -24,6 +23,7 @@ from clearfilm.crashpoints import crash_point
 from clearfilm.dicom.pixels import PREPROCESSING_ID, PreparedFilm
 from clearfilm.errors import LostLease, NotAnalysable, StorageError
 from clearfilm.process import process_name
+from clearfilm.vision.engine import Reading
 from db import conclusions, queue
 from db.models import Analysis, Instance, InstanceState, JobKind
 from db.queue import ClaimedJob

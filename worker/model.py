@@ -4,12 +4,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from clearfilm.config import Config
+from clearfilm.process import process_name
 from clearfilm.vision.assemble import resolve_bundle
 from clearfilm.vision.bundle import Bundle, load_bundle
 from clearfilm.vision.engine import Engine
-
-from clearfilm.config import Config
-from clearfilm.process import process_name
 from db import registry
 from db.session import Database
 

@@ -75,7 +75,7 @@ SPOILT = frozenset({"inverted_greyscale", "upside_down", "off_centre", "label_su
 VARIANTS = 6  # the film itself and five mild augmentations
 SENSITIVITY, CONFIDENCE = 0.90, 0.95
 CONTOUR_SHARE = 0.05  # of calibration normals may show a contour
-GATE_COMPONENTS, GATE_QUANTILE, GATE_MARGIN = 8, 0.995, 1.2
+GATE_COMPONENTS, GATE_QUANTILE, GATE_MARGIN = 8, 0.995, 1.15
 BOOTSTRAP = 2000
 
 
