@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from clearfilm.config import Config
@@ -59,7 +59,9 @@ def deliver(config: Config) -> None:
     store = Store(config.data_folder)
     with Leases(database) as leases:
         title = config.node.ae_title
-        loops = [Courier(entry, title, database, store, leases).run for entry in config.destinations]
+        loops: list[Callable[[threading.Event], None]] = [
+            Courier(entry, title, database, store, leases).run for entry in config.destinations
+        ]
         loops += [Notary(entry, title, database).run for entry in config.destinations if entry.storage_commitment]
         notify_ready()
         _run_together(loops, stop)
@@ -84,7 +86,7 @@ def _open(config: Config) -> Database:
     return database
 
 
-def _run_together(loops: list[Callable[[threading.Event], None]], stop: threading.Event) -> None:
+def _run_together(loops: Sequence[Callable[[threading.Event], None]], stop: threading.Event) -> None:
     """Run every loop in a thread; one that dies of an error stops all, and the process fails loudly."""
     errors: list[BaseException] = []
 
