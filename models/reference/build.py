@@ -253,11 +253,12 @@ def train_and_average(
     Returns
     -------
     dict of str to torch.Tensor
-        Convolutions of the last stage in bfloat16 and the linear layer in float32, by torchvision's keys.
+        Convolutions of the last stage in bfloat16, all else of it and the linear layer in float32, by
+        torchvision's keys.
     """
     runs = [train(base, cohort, maps, films, settings, seed) for seed in range(settings.runs)]
     means = {name: torch.stack([run[name] for run in runs]).mean(dim=0) for name in runs[0]}
-    return {name: mean if name.startswith("fc.") else mean.bfloat16() for name, mean in means.items()}
+    return {name: mean.bfloat16() if mean.ndim == 4 else mean for name, mean in means.items()}
 
 
 def train(
@@ -268,12 +269,12 @@ def train(
     settings: Settings,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Fine-tune the last stage from a linear probe; batch norm stays frozen.
+    """Fine-tune the last stage from a linear probe; batch norm is not trained.
 
     Returns
     -------
     dict of str to torch.Tensor
-        Convolutions of the last stage and the linear layer, float32, by torchvision's keys.
+        The last stage and the linear layer, float32, by torchvision's keys.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -321,31 +322,98 @@ def train(
             losses.append(loss.item())
         print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, {time.monotonic() - began:.0f} s", flush=True)
     names = {id(weight): name for name, weight in network.named_parameters()}
-    return {names[id(weight)]: mean.contiguous() for weight, mean in zip(weights, average, strict=True)}
+    trained = {names[id(weight)]: mean.contiguous() for weight, mean in zip(weights, average, strict=True)}
+    norms = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if name.startswith("layer4.") and name in base and name not in trained
+    }
+    return {**trained, **norms}
 
 
 def start_from_probe(
-    stage: nn.Module,
+    stage: nn.Sequential,
     linear: nn.Linear,
     cohort: Cohort,
     maps: NDArray[np.uint16],
     films: NDArray[np.int64],
     settings: Settings,
 ) -> None:
-    """Set the linear layer to a logistic regression on the untrained stage, so that good features survive."""
-    pooled = []
+    """Start from a logistic regression on the means of the third and of the untrained last stage.
+
+    The third stage alone knows as much as the last, and both together know more. Two channels of the last stage
+    are therefore cleared and carry the regression's view of the third stage through to the linear layer.
+    """
+    passage = clear_passage(stage)
+    pooled_third, pooled_last = [], []
     for first in range(0, len(films), settings.batch_size):
         chosen = films[first : first + settings.batch_size]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            pooled.append(stage(read_maps(maps, [0] * len(chosen), chosen)).float().mean(dim=(2, 3)).numpy())
-    features = np.concatenate(pooled)
+            third = read_maps(maps, [0] * len(chosen), chosen)
+            pooled_third.append(third.float().mean(dim=(2, 3)).numpy())
+            pooled_last.append(stage(third).float().mean(dim=(2, 3)).numpy())
+    third_means, last_means = np.concatenate(pooled_third), np.concatenate(pooled_last)
+    features = np.concatenate([third_means, last_means], axis=1)
     scaler = StandardScaler().fit(features)
-    probe = LogisticRegression(C=settings.probe_strength, max_iter=1000)
+    probe = LogisticRegression(C=settings.probe_strength, max_iter=2000)
     probe.fit(scaler.transform(features), cohort.labels[films])
     slopes = probe.coef_[0] / scaler.scale_
+    third_slopes, last_slopes = slopes[: third_means.shape[1]], slopes[third_means.shape[1] :]
     with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(slopes)[None])
+        linear.weight.copy_(torch.from_numpy(last_slopes)[None])
         linear.bias.fill_(float(probe.intercept_[0] - slopes @ scaler.mean_))
+        open_passage(stage, linear, passage, torch.from_numpy(third_slopes).float())
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Two channels at each place of the last stage that carry nothing else."""
+
+    first: list[int]  # after the first convolution of the first block
+    second: list[int]  # after its second one
+    last: list[int]  # of the stage's output
+
+
+def clear_passage(stage: nn.Sequential) -> Passage:
+    """Free the channels that matter least; what else reads or writes them is set to zero."""
+    block = stage[0]
+    passage = Passage(
+        first=block.conv2.weight.norm(dim=(0, 2, 3)).argsort()[:2].tolist(),
+        second=block.conv3.weight.norm(dim=(0, 2, 3)).argsort()[:2].tolist(),
+        last=stage[-1].bn3.weight.abs().argsort()[:2].tolist(),
+    )
+    with torch.no_grad():
+        for convolution, norm, outputs in (
+            (block.conv1, block.bn1, passage.first),
+            (block.conv2, block.bn2, passage.second),
+            (block.downsample[0], block.downsample[1], passage.last),
+            *((other.conv3, other.bn3, passage.last) for other in stage),
+        ):
+            convolution.weight[outputs] = 0
+            for tensor, neutral in (
+                (norm.weight, 1),
+                (norm.bias, 0),
+                (norm.running_mean, 0),
+                (norm.running_var, 1),
+            ):
+                tensor[outputs] = neutral
+        block.conv2.weight[:, passage.first] = 0
+        block.conv3.weight[:, passage.second] = 0
+        for other in stage[1:]:
+            other.conv1.weight[:, passage.last] = 0
+    return passage
+
+
+def open_passage(stage: nn.Sequential, linear: nn.Linear, passage: Passage, slopes: Tensor) -> None:
+    """Let positive and negative part of ``slopes · third stage`` through, one channel each."""
+    block = stage[0]
+    smooth = torch.tensor([1.0, 2.0, 1.0]) / 4  # at stride 2 every cell counts alike
+    for place, sign in enumerate((1.0, -1.0)):
+        first, second, last = passage.first[place], passage.second[place], passage.last[place]
+        block.conv1.weight[first, :, 0, 0] = sign * slopes
+        block.conv2.weight[second, first] = smooth[:, None] * smooth[None, :]
+        block.conv3.weight[last, second, 0, 0] = 1
+        linear.weight[0, last] = sign
 
 
 def read_maps(
