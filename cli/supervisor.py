@@ -39,6 +39,7 @@ class Child:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     ready: bool = False
+    was_ready: bool = False  # in this or an earlier start
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES))
     restart_at: float = 0.0
 
@@ -53,7 +54,7 @@ class Child:
     def listen(self) -> None:
         """Notice that the process said that it serves."""
         if select.select([self.channel], [], [], 0)[0] and b"READY=1" in self.channel.recv(4096):
-            self.ready = True
+            self.ready = self.was_ready = True
 
 
 def supervise(config_path: Path) -> int:
@@ -130,7 +131,7 @@ def _look_after(child: Child) -> int | None:
     now = time.monotonic()
     child.crashes.append(now)
     many = len(child.crashes) == CRASHES and now - child.crashes[0] < CRASH_WINDOW_SECONDS
-    hopeless = code == 78 or (code > 0 and not child.ready)  # it said itself why it cannot start
+    hopeless = code == 78 or (code > 0 and not child.was_ready)  # it said itself why it cannot start
     if many or hopeless:
         logger.error("process keeps failing: the node stops", extra={"child": child.name, "exit_code": code})
         sys.stderr.write(f"clearfilm: {child.name} cannot be kept running (exit code {code}); see the log above\n")

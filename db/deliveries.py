@@ -67,26 +67,44 @@ def set_not_chosen(session: Session, delivery_ids: list[int]) -> None:
     session.execute(update(Delivery).where(Delivery.id.in_(delivery_ids)).values(state=DeliveryState.NOT_CHOSEN))
 
 
-def record_failure(session: Session, job: ClaimedJob, *, status: int | None, error: str, permanent: bool) -> bool:
-    """Write a try without success down on everything that the job has not sent yet.
+def set_busy(session: Session, delivery_id: int, *, status: int | None, error: str) -> None:
+    """A try without success that says nothing about the object."""
+    delivery = session.get_one(Delivery, delivery_id)
+    delivery.attempts += 1
+    delivery.dicom_status, delivery.last_error = status, error
 
-    Returns
-    -------
-    bool
-        Whether the destination has now refused for good: `MAXIMUM_REFUSALS` permanent statuses.
-    """
-    waiting = session.scalars(_of_job(job, DeliveryState.WAITING)).all()
-    for delivery in waiting:
-        delivery.attempts += 1
-        delivery.refusals += int(permanent)
-        delivery.dicom_status, delivery.last_error = status, error
-    return any(delivery.refusals >= MAXIMUM_REFUSALS for delivery in waiting)
+
+def set_refused(session: Session, delivery_id: int, *, status: int | None, error: str) -> None:
+    """A permanent refusal; the third one fails the delivery visibly."""
+    set_busy(session, delivery_id, status=status, error=error)
+    delivery = session.get_one(Delivery, delivery_id)
+    delivery.refusals += 1
+    if delivery.refusals >= MAXIMUM_REFUSALS:
+        delivery.state = DeliveryState.FAILED
+
+
+def note(session: Session, job: ClaimedJob, *, error: str) -> None:
+    """Tell beside everything that a job has not sent why it still waits."""
+    for delivery in session.scalars(_of_job(job, DeliveryState.WAITING)):
+        delivery.last_error = error
 
 
 def fail(session: Session, job: ClaimedJob, *, error: str) -> None:
     """Mark what a delivery job has not sent as failed; a resend makes it waiting again."""
     for delivery in session.scalars(_of_job(job, DeliveryState.WAITING)):
         delivery.state, delivery.last_error = DeliveryState.FAILED, error
+
+
+def is_superseded(session: Session, job: ClaimedJob) -> bool:
+    """Whether a newer revision of the job's study has been concluded."""
+    latest = session.scalars(select(Study.revision).where(Study.id == job.study_id)).one()
+    return job.revision is not None and job.revision < latest
+
+
+def supersede(session: Session, job: ClaimedJob) -> None:
+    """What a job has not sent is not sent any more: a newer revision says something else."""
+    for delivery in session.scalars(_of_job(job, DeliveryState.WAITING)):
+        delivery.state = DeliveryState.SUPERSEDED
 
 
 def _of_job(job: ClaimedJob, state: DeliveryState) -> Select[Delivery]:

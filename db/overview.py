@@ -28,8 +28,8 @@ def counts(session: Session, *, now: datetime) -> dict[str, Any]:
     for state, decision, number in session.execute(
         select(Study.state, Study.decision, func.count()).group_by(Study.state, Study.decision)
     ):
-        failed_or_open = StudyState.OPEN.value if state is StudyState.OPEN else StudyState.FAILED.value
-        studies[decision.value if decision else failed_or_open] += number
+        # An open or failed study has no answer, whatever an earlier revision said.
+        studies[decision.value if state is StudyState.CONCLUDED and decision else state.value] += number
     jobs: dict[str, dict[str, int]] = {kind.value: {} for kind in JobKind}
     for kind, job_state, number in session.execute(
         select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)

@@ -137,7 +137,8 @@ class Database:
     def _startup_error(self, error: SQLAlchemyError) -> StartupError:
         cause = str(error.orig).splitlines()[0] if isinstance(error, DBAPIError) else type(error).__name__
         place = self.url.render_as_string(hide_password=True)
-        return StartupError(f"the database {place} cannot be used: {cause}; restore a backup or mend the URL")
+        cure = "restore a backup" if self.is_sqlite else "start its server, or mend database.url"
+        return StartupError(f"the database {place} cannot be used: {cause}; {cure}")
 
     def _make_engine(self, *, writes: bool) -> Engine:
         if not self.is_sqlite:

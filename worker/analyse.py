@@ -30,7 +30,7 @@ from db.queue import ClaimedJob
 from db.session import Database
 from worker import failures
 from worker.decoder import DecoderPool
-from worker.leases import Leases
+from worker.leases import Leases, patiently
 from worker.model import ActiveModel, LoadedModel
 from worker.store import FilmMap, Store
 
@@ -103,7 +103,7 @@ class Analyser:
         """Work until `stop` is set; films that were claimed by then are finished first."""
         while not stop.is_set() or self._waiting:
             if not stop.is_set():
-                self._claim_ahead()
+                patiently(self._claim_ahead, stop)
             batch = self._take_decoded()
             if batch:
                 self._analyse_or_strike(batch)

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from pydicom.uid import generate_uid
 from pynetdicom import evt
+from sqlalchemy.exc import SQLAlchemyError
 
 from clearfilm.config import Destination
 from clearfilm.dicom import scu
@@ -60,7 +61,7 @@ class Notary:
                 continue
             try:
                 self._request()
-            except DeliveryError as error:
+            except (DeliveryError, SQLAlchemyError) as error:
                 self._quiet_until = time.monotonic() + UNREACHABLE_PAUSE_SECONDS
                 logger.warning(
                     "storage commitment not requested",

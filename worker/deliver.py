@@ -18,7 +18,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from clearfilm.config import Destination
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import scu
-from clearfilm.errors import DeliveryError, LostLease, PeerUnreachable
+from clearfilm.errors import DeliveryError, LostLease, PeerRefused, PeerUnreachable
 from clearfilm.process import process_name
 from db import deliveries, queue
 from db.deliveries import Parcel
@@ -26,7 +26,7 @@ from db.models import DeliveryState, JobKind, ResultKind
 from db.queue import ClaimedJob
 from db.session import Database
 from worker import failures
-from worker.leases import Leases
+from worker.leases import Leases, patiently
 from worker.store import Store
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Courier:
         idle = 0.0
         with self._stack:
             while not stop.is_set():
-                job = self._claim()
+                job = patiently(self._claim, stop)
                 if job is None:
                     stop.wait(POLL_SECONDS)
                     idle += POLL_SECONDS
@@ -148,23 +148,50 @@ class Courier:
             failures.strike(self._database, job, error, retry=FIRST_BACKOFF, quiet=timedelta(0))
 
     def _deliver(self, job: ClaimedJob) -> None:
-        assert job.revision is not None
-        with self._database.read() as session:
-            parcels = deliveries.parcels(session, job.study_id, job.revision, self._destination.name)
-        waiting = [parcel for parcel in parcels if parcel.state is DeliveryState.WAITING]
-        sent = [p for p in parcels if p.state in (DeliveryState.SENT, DeliveryState.COMMITTED)]
-        if waiting:
+        """Send what waits, captures first. What is refused holds nothing else back; a busy peer stops all."""
+        parcels = self._parcels(job)
+        refusal: PeerRefused | None = None
+        if any(parcel.state is DeliveryState.WAITING for parcel in parcels):
             association = self._call()
-            chosen = self._choose(association, waiting, sent)
-            for parcel in chosen:
-                self._send(association, parcel)
-            self._pass_over([parcel for parcel in waiting if parcel not in chosen])
+            for parcel in self._in_order(association, parcels):
+                if self._end_if_superseded(job):
+                    return
+                try:
+                    self._send(association, parcel)
+                except PeerRefused as error:
+                    refusal = error
+                else:
+                    if parcel.kind is ResultKind.REPORT:
+                        break
+        parcels = self._pass_over_alternatives(self._parcels(job))
+        states = {parcel.state for parcel in parcels}
+        if refusal is not None and DeliveryState.WAITING in states:
+            raise refusal
         with self._database.begin() as session:
-            queue.finish(session, job, now=self._database.now(session))
+            now = self._database.now(session)
+            if refusal is not None and DeliveryState.FAILED in states:
+                queue.fail(session, job, error=str(refusal), now=now)
+            else:
+                queue.finish(session, job, now=now)
         logger.info(
-            "results delivered",
+            "delivery failed" if DeliveryState.FAILED in states else "results delivered",
             extra={"job_id": job.id, "study_id": job.study_id, "destination": self._destination.name},
         )
+
+    def _parcels(self, job: ClaimedJob) -> list[Parcel]:
+        assert job.revision is not None
+        with self._database.read() as session:
+            return deliveries.parcels(session, job.study_id, job.revision, self._destination.name)
+
+    def _end_if_superseded(self, job: ClaimedJob) -> bool:
+        """An older conclusion must not arrive after a newer one."""
+        with self._database.begin() as session:
+            if not deliveries.is_superseded(session, job):
+                return False
+            deliveries.supersede(session, job)
+            queue.finish(session, job, now=self._database.now(session))
+        logger.info("results superseded", extra={"job_id": job.id, "study_id": job.study_id})
+        return True
 
     def _call(self) -> Association:
         """The open association, or a new one."""
@@ -193,47 +220,61 @@ class Courier:
         self._association = None
         self._stack.close()
 
-    def _choose(self, association: Association, waiting: list[Parcel], sent: list[Parcel]) -> list[Parcel]:
-        """The captures, and of the report's IODs the first that the peer accepts and has not got yet."""
-        reports = {parcel.sop_class_uid: parcel for parcel in waiting if parcel.kind is ResultKind.REPORT}
-        captures = [parcel for parcel in waiting if parcel.kind is not ResultKind.REPORT]
-        if any(parcel.kind is ResultKind.REPORT for parcel in sent):
-            return captures
+    def _in_order(self, association: Association, parcels: list[Parcel]) -> list[Parcel]:
+        """What waits: captures, then the report's IODs, those first that the peer accepts; one of them will do."""
         accepted = scu.accepted(association)
-        chosen = next((reports[uid] for uid in REPORT_PREFERENCE if uid in reports and uid in accepted), None)
-        if chosen is None and reports:
-            # Sending the first of them gives the refusal that is counted and shown.
-            chosen = reports[next(uid for uid in REPORT_PREFERENCE if uid in reports)]
-        return [*captures, chosen] if chosen else captures
+        waiting = [parcel for parcel in parcels if parcel.state is DeliveryState.WAITING]
+        captures = [parcel for parcel in waiting if parcel.kind is not ResultKind.REPORT]
+        reports = [parcel for parcel in waiting if parcel.kind is ResultKind.REPORT]
+        if any(_is_sent_report(parcel) for parcel in parcels):
+            return captures
+        reports.sort(key=lambda p: (p.sop_class_uid not in accepted, REPORT_PREFERENCE.index(p.sop_class_uid)))
+        return [*captures, *reports]
 
     def _send(self, association: Association, parcel: Parcel) -> None:
-        status = scu.store(association, self._peer, self._store.path(parcel.path))
+        try:
+            status = scu.store(association, self._peer, self._store.path(parcel.path))
+        except DeliveryError as error:
+            write_down = deliveries.set_busy if error.retryable else deliveries.set_refused
+            with self._database.begin() as session:
+                write_down(session, parcel.delivery_id, status=error.status, error=str(error))
+            raise
         crash_point("stored-at-peer-before-commit")
         with self._database.begin() as session:
             now = self._database.now(session)
             deliveries.set_sent(session, parcel.delivery_id, status=status, now=now)
 
-    def _pass_over(self, parcels: list[Parcel]) -> None:
-        """The report has gone out in another IOD than these."""
-        if parcels:
+    def _pass_over_alternatives(self, parcels: list[Parcel]) -> list[Parcel]:
+        """When the report has gone out in one IOD, the others are not needed; gives what is."""
+        if not any(_is_sent_report(parcel) for parcel in parcels):
+            return parcels
+        unneeded = [p for p in parcels if p.kind is ResultKind.REPORT and p.state is DeliveryState.WAITING]
+        if unneeded:
             with self._database.begin() as session:
-                deliveries.set_not_chosen(session, [parcel.delivery_id for parcel in parcels])
+                deliveries.set_not_chosen(session, [parcel.delivery_id for parcel in unneeded])
+        return [parcel for parcel in parcels if parcel not in unneeded]
 
     def _postpone(self, job: ClaimedJob, error: DeliveryError) -> None:
-        """Another try later, until the destination has been away for too long or has refused for good."""
+        """Another try later, until the destination has been away for too long."""
         wait = self._backoff(job.retries)
-        with self._database.begin() as session:
-            now = self._database.now(session)
-            refused = deliveries.record_failure(
-                session, job, status=error.status, error=str(error), permanent=not error.retryable
-            )
-            ends = refused or now - job.created_at > timedelta(hours=self._destination.retry_hours)
-            if ends:
-                queue.fail(session, job, error=str(error), now=now)
-                deliveries.fail(session, job, error=str(error))
-            else:
-                queue.postpone(session, job, run_after=now + wait, error=str(error))
+        try:
+            with self._database.begin() as session:
+                now = self._database.now(session)
+                expired = now - job.created_at > timedelta(hours=self._destination.retry_hours)
+                if expired:
+                    queue.fail(session, job, error=str(error), now=now)
+                    deliveries.fail(session, job, error=str(error))
+                else:
+                    queue.postpone(session, job, run_after=now + wait, error=str(error))
+                    deliveries.note(session, job, error=str(error))
+        except LostLease:
+            logger.warning("lease lost", extra={"job_id": job.id})
+            return
         logger.warning(
-            "delivery failed" if ends else "delivery postponed",
+            "delivery failed" if expired else "delivery postponed",
             extra={"job_id": job.id, "destination": self._destination.name, "error": str(error)},
         )
+
+
+def _is_sent_report(parcel: Parcel) -> bool:
+    return parcel.kind is ResultKind.REPORT and parcel.state in (DeliveryState.SENT, DeliveryState.COMMITTED)

@@ -3,6 +3,7 @@
 import logging
 from datetime import datetime, timedelta
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from clearfilm.errors import LostLease
@@ -26,6 +27,9 @@ def strike(database: Database, job: ClaimedJob, error: Exception, *, retry: time
                 follow(session, job, error=text, quiet=quiet, now=now)
     except LostLease:
         logger.warning("lease lost", extra={"job_id": job.id})
+    except SQLAlchemyError:
+        # The lease runs out, and the job is claimed again when the database is back.
+        logger.exception("the database is away", extra={"job_id": job.id})
 
 
 def follow(session: Session, job: ClaimedJob, *, error: str, quiet: timedelta, now: datetime) -> None:

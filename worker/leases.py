@@ -2,7 +2,9 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -11,6 +13,9 @@ from db.queue import ClaimedJob
 from db.session import Database
 
 logger = logging.getLogger(__name__)
+
+DATABASE_PAUSE_SECONDS = 5.0
+Claimed = TypeVar("Claimed")
 
 
 class Leases:
@@ -64,3 +69,21 @@ class Leases:
             except SQLAlchemyError:
                 # The next beat tries again; four beats fit into one lease.
                 logger.exception("heartbeat failed")
+
+
+def patiently(claim: Callable[[], Claimed], stop: threading.Event) -> Claimed | None:
+    """Claim; a database that is away for a while ends no process: log, wait, and let the loop come again.
+
+    Parameters
+    ----------
+    claim : callable
+        One transaction.
+    stop : threading.Event
+        Ends the wait.
+    """
+    try:
+        return claim()
+    except SQLAlchemyError:
+        logger.exception("the database is away")
+        stop.wait(DATABASE_PAUSE_SECONDS)
+        return None

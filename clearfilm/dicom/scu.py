@@ -118,9 +118,12 @@ def _request(
     proposed = [*contexts, build_context(Verification, list(UNCOMPRESSED))]
     if commitment:
         proposed.append(build_context(StorageCommitmentPushModel, list(UNCOMPRESSED)))
-    association = ae.associate(
-        peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, evt_handlers=list(handlers)
-    )
+    try:
+        association = ae.associate(
+            peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, evt_handlers=list(handlers)
+        )
+    except OSError as error:
+        raise PeerUnreachable(f"{peer} has no address: {error.strerror}") from error
     if association.is_established:
         return association
     if association.is_rejected:
@@ -219,7 +222,12 @@ def request_commitment(association: Association, transaction_uid: str, objects: 
     request = Dataset()
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = [_reference(*names) for names in objects]
-    answer, _ = association.send_n_action(request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    try:
+        answer, _ = association.send_n_action(
+            request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+    except (RuntimeError, ValueError) as error:
+        raise PeerBusy("the association ended before storage commitment was requested") from error
     status = getattr(answer, "Status", None)
     if status != SUCCESS:
         logger.warning("storage commitment request not accepted", extra={"status": status})

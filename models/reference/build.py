@@ -378,8 +378,8 @@ def clear_passage(stage: nn.Sequential) -> Passage:
     """Free the channels that matter least; what else reads or writes them is set to zero."""
     block = stage[0]
     passage = Passage(
-        first=block.conv2.weight.norm(dim=(0, 2, 3)).argsort()[:2].tolist(),
-        second=block.conv3.weight.norm(dim=(0, 2, 3)).argsort()[:2].tolist(),
+        first=block.conv2.weight.square().sum(dim=(0, 2, 3)).argsort()[:2].tolist(),
+        second=block.conv3.weight.square().sum(dim=(0, 2, 3)).argsort()[:2].tolist(),
         last=stage[-1].bn3.weight.abs().argsort()[:2].tolist(),
     )
     with torch.no_grad():

@@ -89,7 +89,8 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 @contextmanager
 def courier(outbox: Outbox, port: int, **settings: Any) -> Iterator[None]:
     """A running courier that tries again at once."""
-    destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_seconds=5, **settings)
+    values = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "timeout_seconds": 5} | settings
+    destination = Destination(port=port, **values)
     stop = threading.Event()
     with Leases(outbox.database) as leases:
         at_once = timedelta(seconds=0.05)
@@ -196,6 +197,61 @@ def test_third_permanent_refusal_fails_visibly_and_a_resend_revives_it(outbox: O
     with test_pacs.running(tmp_path / "pacs", "PACS", "127.0.0.1", 0) as (pacs, port), courier(outbox, port):
         await_condition(lambda: outbox.job().state is JobState.DONE)
         assert len(pacs.objects(outbox.study_uid)) == 2
+
+
+def test_refused_capture_does_not_hold_the_report_back(outbox: Outbox) -> None:
+    got: list[str] = []
+
+    def store(event: Any) -> int:
+        got.append(str(event.request.AffectedSOPClassUID))
+        return 0xA900 if got[-1] == SC else 0x0000
+
+    with peer(classes=(SC, *REPORT_PREFERENCE), answer=store) as port, courier(outbox, port):
+        await_condition(lambda: outbox.job().state is JobState.FAILED)
+    assert outbox.states() == [
+        DeliveryState.FAILED,
+        DeliveryState.SENT,
+        DeliveryState.NOT_CHOSEN,
+        DeliveryState.NOT_CHOSEN,
+    ]
+    assert got == [SC, REPORT_PREFERENCE[0], SC, SC]
+
+
+def test_report_that_is_refused_by_status_goes_out_in_the_next_class(outbox: Outbox) -> None:
+    def store(event: Any) -> int:
+        return 0x0122 if event.request.AffectedSOPClassUID == REPORT_PREFERENCE[0] else 0x0000
+
+    with peer(classes=(SC, *REPORT_PREFERENCE), answer=store) as port, courier(outbox, port):
+        await_condition(lambda: outbox.job().state is JobState.DONE)
+    assert outbox.states() == [
+        DeliveryState.SENT,
+        DeliveryState.NOT_CHOSEN,
+        DeliveryState.SENT,
+        DeliveryState.NOT_CHOSEN,
+    ]
+
+
+def test_older_conclusion_is_not_sent_after_a_newer_one(outbox: Outbox) -> None:
+    """The late film came while the older report was refused for the time being."""
+    answers = iter([0x0000, 0xA700])
+
+    def store(_: Any) -> int:
+        status = next(answers, 0x0000)
+        if status:
+            with outbox.database.begin() as session:
+                session.scalars(select(Study)).one().revision = 2
+        return status
+
+    with peer(classes=(SC, *REPORT_PREFERENCE), answer=store) as port, courier(outbox, port):
+        await_condition(lambda: outbox.job().state is JobState.DONE)
+    assert outbox.states() == [DeliveryState.SENT, *[DeliveryState.SUPERSEDED] * 3]
+
+
+def test_name_that_cannot_be_resolved_is_an_absent_peer(outbox: Outbox) -> None:
+    with courier(outbox, 104, host="no-such-host.invalid"):
+        await_condition(lambda: outbox.job().retries >= 4)
+    assert outbox.states() == [DeliveryState.WAITING] * 4
+    assert "has no address" in (outbox.job().last_error or "")
 
 
 def test_peer_that_takes_no_report_at_all_is_a_refusal(outbox: Outbox) -> None:
