@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from clearfilm.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "CLEARFILM_"
+_DATABASE_URLS = "must be postgresql+psycopg://user@host/database, or sqlite:/// and a file"
 Port = Annotated[int, Field(ge=1, le=65535)]
 ListenPort = Annotated[int, Field(ge=0, le=65535, description="0: any free port (tests).")]
 
 
-def _check_ae_title(value: str) -> str:
+def check_ae_title(value: str) -> str:
+    """The title without outer spaces. Raises ValueError if it is none (PS3.5 6.2, VR AE)."""
     # PS3.5 6.2: default repertoire without control characters and backslash; outer spaces do not count.
     title = value.strip(" ")
     if not 1 <= len(title) <= 16:
@@ -33,8 +36,26 @@ def _check_network(value: str) -> str:
     return value
 
 
-AETitle = Annotated[str, AfterValidator(_check_ae_title)]
+AETitle = Annotated[str, AfterValidator(check_ae_title)]
+
+
+def _check_database_url(value: str) -> str:
+    # Imported here: most sites have no URL. The value is not repeated, it may hold a password.
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        raise ValueError(_DATABASE_URLS) from None
+    is_file = url.drivername == "sqlite" and not url.host and (url.database or ":memory:") != ":memory:"
+    if not is_file and url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise ValueError(_DATABASE_URLS)
+    return value
+
+
 Network = Annotated[str, AfterValidator(_check_network)]
+DatabaseURL = Annotated[str, AfterValidator(_check_database_url)]
 
 
 class Section(BaseModel):
@@ -46,7 +67,7 @@ class Section(BaseModel):
 class Database(Section):
     """Where the tables are."""
 
-    url: str | None = None
+    url: DatabaseURL | None = None
     """SQLAlchemy URL of a PostgreSQL server; null: SQLite in the data folder."""
     backups: int = Field(7, ge=0, le=365)
     """Daily SQLite backups to keep; 0 switches them off. Back PostgreSQL up with its own tools."""
@@ -277,12 +298,15 @@ def load(path: Path) -> Config:
         config = Config(**values)
     except ValidationError as error:
         faults += [_describe(fault) for fault in error.errors()]
+    except SettingsError as error:
+        faults.append(_describe_variable(error))
     if faults:
         raise ConfigurationError(f"{path}: " + "; ".join(faults))
     folder = path.resolve().parent
     return config.model_copy(
         update={
             "data_folder": (folder / config.data_folder).resolve(),
+            "database": config.database.model_copy(update={"url": _find_database(folder, config.database.url)}),
             "model": config.model.model_copy(update={"bundle": _find_bundle(folder, config.model.bundle)}),
         }
     )
@@ -292,6 +316,12 @@ def _find_bundle(folder: Path, bundle: Path) -> Path:
     """From the configuration's folder; a configuration elsewhere still finds the bundle that is shipped."""
     own, shipped = (folder / bundle).resolve(), (Path(__file__).parent.parent / bundle).resolve()
     return shipped if shipped.exists() and not own.exists() else own
+
+
+def _find_database(folder: Path, url: str | None) -> str | None:
+    """SQLite takes relative paths from the working folder, which each process may have another of."""
+    prefix = "sqlite:///"
+    return f"{prefix}{folder / url.removeprefix(prefix)}" if url and url.startswith(prefix) else url
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -325,3 +355,10 @@ def _describe(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{place}: there is no such key"
     return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _describe_variable(error: SettingsError) -> str:
+    """pydantic-settings reads the variable of a whole section as JSON."""
+    named = re.search(r'field "(\w+)"', str(error))
+    name = ENVIRONMENT_PREFIX + (named[1].upper() if named else "…")
+    return f"environment variable {name}: is not valid JSON; set one key as {name}__KEY, or a list as JSON"

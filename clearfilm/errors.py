@@ -2,6 +2,7 @@
 
 ClearfilmError
 ├── ConfigurationError          exit 78: the admin edits config.yaml
+├── UsageError                  exit 2: the command was called wrongly
 ├── StartupError                exit 1: port in use, folder not writable, database damaged
 ├── BundleError                 a model bundle that must not be used
 ├── StorageError                the disk did not take the bytes
@@ -31,6 +32,12 @@ class ConfigurationError(ClearfilmError):
     """The configuration is not usable; the message lists every fault with its path."""
 
     exit_code = 78
+
+
+class UsageError(ClearfilmError):
+    """A command was called with arguments that make no sense."""
+
+    exit_code = 2
 
 
 class StartupError(ClearfilmError):

@@ -1,7 +1,9 @@
 """`clearfilm check`: is this node fit to start, and would its destinations take its results?"""
 
 import shutil
+import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from clearfilm import config as configuration
@@ -55,6 +57,9 @@ def _check_folder(config: Config) -> str:
     numbers = f"{usage.free / 1e9:.1f} GB free, films are refused below {mark / 1e9:.1f} GB"
     if usage.free < mark:
         raise StartupError(f"{numbers}: make room, or lower disk.low_water_…")
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        return f"{numbers}; warning: other users may open it (mode {mode:04o}), better `chmod 700 {folder}`"
     return numbers
 
 
@@ -62,12 +67,11 @@ def _check_database(config: Config) -> str:
     from db import schema
     from db.session import Database
 
-    database = Database(config.database_url)
-    try:
-        schema.prepare(database)
-    finally:
-        database.close()
-    return "answers"
+    with closing(Database(config.database_url)) as database:
+        found = schema.version(database)
+    if found is None:
+        return "none yet; the first start makes it"
+    return "answers" if found == schema.HEAD else f"has schema {found}; the next start brings it to {schema.HEAD}"
 
 
 def _check_model(config: Config) -> str:
@@ -76,13 +80,14 @@ def _check_model(config: Config) -> str:
     from db import registry, schema
     from db.session import Database
 
-    database = Database(config.database_url)
-    try:
-        schema.prepare(database)
-        with database.read() as session:
-            row = registry.active(session)
-    finally:
-        database.close()
+    row = None
+    with closing(Database(config.database_url)) as database:
+        found = schema.version(database)
+        if found == schema.HEAD:
+            with database.read() as session:
+                row = registry.active(session)
+        elif found is not None:
+            return "not checked: the database is of an earlier version"
     folder = Path(row.path) if row else resolve_bundle(config.model.bundle, config.data_folder)
     return f"{folder.name}: unaltered, digest {verify(folder)[:12]}"
 

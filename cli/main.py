@@ -1,12 +1,13 @@
 """The command `clearfilm`. Each subcommand imports what it needs when it is called."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clearfilm.errors import ClearfilmError
+from clearfilm.errors import ClearfilmError, UsageError
 
 app = typer.Typer(
     help="Clearfilm: DICOM triage node for chest radiographs. Research use, not a medical device.",
@@ -122,12 +123,19 @@ def resend(
 
 @app.command()
 def retry(
-    uid: Annotated[str, typer.Argument(help="Study Instance UID.")], config: ConfigOption = DEFAULT_CONFIG
+    uid: Annotated[str | None, typer.Argument(help="Study Instance UID.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    everything: Annotated[bool, typer.Option("--all", help="All studies of which something failed.")] = False,
 ) -> None:
-    """Try a study's failed analyses, conclusion and deliveries again."""
-    from cli.operate import retry_study
+    """Try the failed analyses, conclusion and deliveries of a study, or of all, again."""
+    from cli.operate import retry_all, retry_study
 
-    retry_study(config, uid)
+    if (uid is None) is not everything:
+        raise UsageError("name one study, or give --all")
+    if uid is None:
+        retry_all(config)
+    else:
+        retry_study(config, uid)
 
 
 @app.command()
@@ -193,6 +201,7 @@ def activate_model(
 
 def main() -> None:
     """Entry point: one sentence and the right exit code instead of a traceback for our own errors."""
+    os.umask(0o077)  # films, results and the database hold names of patients
     try:
         app()
     except ClearfilmError as error:

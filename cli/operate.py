@@ -4,14 +4,15 @@ import getpass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
-from clearfilm.errors import ClearfilmError, ConfigurationError
+from clearfilm.config import Config
+from clearfilm.errors import ClearfilmError, UsageError
 from cli.node import opened
 from cli.terminal import say
 from db import audit, deliveries, queue
-from db.models import Instance, InstanceState, JobKind, Study, StudyState
+from db.models import Delivery, DeliveryState, Instance, InstanceState, JobKind, Result, Study, StudyState
 
 
 def resend_study(config_path: Path, uid: str, to: list[str] | None) -> None:
@@ -20,7 +21,7 @@ def resend_study(config_path: Path, uid: str, to: list[str] | None) -> None:
         known = [destination.name for destination in config.destinations]
         unknown = sorted(set(to or ()) - set(known))
         if unknown:
-            raise ConfigurationError(f"no destination is called {', '.join(unknown)}; there are: {', '.join(known)}")
+            raise UsageError(f"no destination is called {', '.join(unknown)}; there are: {', '.join(known)}")
         count = deliveries.resend(
             session,
             _find(session, uid),
@@ -34,17 +35,57 @@ def resend_study(config_path: Path, uid: str, to: list[str] | None) -> None:
 def retry_study(config_path: Path, uid: str) -> None:
     """Queue everything of a study that failed."""
     with opened(config_path) as (config, database), database.begin() as session:
-        now = database.now(session)
-        study = _find(session, uid)
-        films = _retry_films(session, study, now)
-        if not films and study.state is StudyState.FAILED:
-            queue.request_conclusion(session, study.id, run_after=now, priority=study.priority, now=now)
-        names = [destination.name for destination in config.destinations]
-        sent = deliveries.retry(session, study, names, now=now)
-        if study.state is StudyState.FAILED:
-            study.state = StudyState.OPEN
-        audit.record(session, "tried again", actor=getpass.getuser(), now=now, study_id=study.id)
+        films, sent = _retry(session, _find(session, uid), config, database.now(session))
     say(f"{films} films and {sent} deliveries wait again")
+
+
+def retry_all(config_path: Path) -> None:
+    """Queue everything that failed, of whatever study."""
+    films = sent = 0
+    with opened(config_path) as (config, database):
+        with database.read() as session:
+            studies = session.scalars(_with_failures(config)).all()
+        for study_id in studies:  # one transaction each: the node goes on writing in between
+            with database.begin() as session:
+                study = session.get(Study, study_id)
+                if study is None:  # deleted in the meantime
+                    continue
+                more_films, more_sent = _retry(session, study, config, database.now(session))
+                films, sent = films + more_films, sent + more_sent
+    say(f"{len(studies)} studies: {films} films and {sent} deliveries wait again")
+
+
+def _with_failures(config: Config) -> Select[int]:
+    """Numbers of the studies of which something failed that `_retry` can mend."""
+    films = select(Instance.study_id).where(Instance.state == InstanceState.FAILED)
+    unsent = (
+        select(Result.study_id)
+        .join(Delivery, Delivery.result_id == Result.id)
+        .join(Study, Study.id == Result.study_id)
+        .where(
+            Delivery.state == DeliveryState.FAILED,
+            Delivery.destination.in_([destination.name for destination in config.destinations]),
+            Result.revision == Study.revision,
+        )
+    )
+    return (
+        select(Study.id)
+        .where(or_(Study.state == StudyState.FAILED, Study.id.in_(films), Study.id.in_(unsent)))
+        .order_by(Study.id)
+    )
+
+
+def _retry(session: Session, study: Study, config: Config, now: datetime) -> tuple[int, int]:
+    """Queue what failed of one study; gives the numbers of films and deliveries."""
+    films = _retry_films(session, study, now)
+    if not films and study.state is StudyState.FAILED:
+        queue.request_conclusion(session, study.id, run_after=now, priority=study.priority, now=now)
+    names = [destination.name for destination in config.destinations]
+    sent = deliveries.retry(session, study, names, now=now)
+    if study.state is StudyState.FAILED:
+        study.state = StudyState.OPEN
+    audit.record(session, "tried again", actor=getpass.getuser(), now=now, study_id=study.id)
+    return films, sent
 
 
 def _retry_films(session: Session, study: Study, now: datetime) -> int:

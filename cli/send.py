@@ -9,11 +9,12 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from clearfilm.config import check_ae_title
 from clearfilm.dicom import scu
-from clearfilm.errors import ConfigurationError, DeliveryError, PeerRefused
+from clearfilm.errors import DeliveryError, PeerRefused, UsageError
 from cli.terminal import complain, progress, say
 
-_ADDRESS = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>[^:]+|\[[^]]+\]):(?P<port>\d{1,5})")
+_ADDRESS = re.compile(r"(?P<title>[^@]+)@(?P<host>[^:]+|\[[^]]+\]):(?P<port>[0-9]{1,5})")
 _MAXIMUM_CONTEXTS = 126  # 128 in all (PS3.8 9.3.2.2), one of them for Verification
 
 
@@ -27,11 +28,18 @@ class Outgoing:
 
 
 def parse_peer(text: str) -> scu.Peer:
-    """``AE@HOST:PORT`` as a peer. Raises ConfigurationError."""
+    """``AE@HOST:PORT`` as a peer. Raises UsageError."""
     match = _ADDRESS.fullmatch(text)
     if match is None or not 1 <= int(match["port"]) <= 65535:
-        raise ConfigurationError(f"{text!r} is not of the form AE@HOST:PORT")
-    return scu.Peer(match["title"], match["host"].strip("[]"), int(match["port"]))
+        raise UsageError(f"{text!r} is not of the form AE@HOST:PORT")
+    return scu.Peer(_title(match["title"]), match["host"].strip("[]"), int(match["port"]))
+
+
+def _title(text: str) -> str:
+    try:
+        return check_ae_title(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r}: {error}") from error
 
 
 def send_files(paths: list[Path], to: str, calling: str) -> int:
@@ -41,8 +49,13 @@ def send_files(paths: list[Path], to: str, calling: str) -> int:
     -------
     int
         Exit code: 0 if the peer stored every file.
+
+    Raises
+    ------
+    UsageError
+        If `to` is no address, or a title is none.
     """
-    peer = parse_peer(to)
+    peer, calling = parse_peer(to), _title(calling)
     files, unreadable = _collect(paths)
     for path in unreadable:
         complain(f"{path}: is not a DICOM file")

@@ -1,12 +1,18 @@
 """`clearfilm status` and `clearfilm study`."""
 
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from clearfilm.errors import ClearfilmError
+from clearfilm.triage import Decision
 from cli.node import opened
 from cli.terminal import print_json, print_table, say
 from db import overview
+from db.models import DeliveryState, ResultKind, StudyState
+
+Event: TypeAlias = tuple[datetime, str]
 
 
 def print_status(config_path: Path, *, as_json: bool) -> None:
@@ -37,31 +43,69 @@ def print_study(config_path: Path, uid: str, *, as_json: bool) -> None:
         print_json(found)
         return
     say(f"study {uid}")
-    say(f"{found['state']}: {found['decision'] or 'no decision yet'} ({found['reason'] or 'no reason'})")
-    print_table("", ["when", "what"], [[at, what] for at, what in sorted(_events(found), key=lambda e: str(e[0]))])
+    say(_heading(found))
+    print_table("", ["when", "what"], [[at, what] for at, what in sorted(_events(found), key=lambda event: event[0])])
 
 
-def _events(found: dict[str, Any]) -> list[tuple[object, str]]:
-    events: list[tuple[object, str]] = []
-    for film in found["films"]:
-        conflict = ", same UID as another film with other bytes" if film["conflict"] else ""
-        events.append((film["received_at"], f"film received from {film['sender']}{conflict}"))
-        events += [
-            (reading["at"], f"film analysed: score {reading['score']:.2f}, {_side(reading)}")
-            for reading in film["analyses"]
-        ]
-        if film["reason"]:
-            events.append((film["received_at"], f"film {film['state'].replace('_', ' ')}: {film['reason']}"))
-    for result in found["results"]:
-        events.append((result["created_at"], f"{result['kind'].upper()} made, revision {result['revision']}"))
-        for delivery in result["deliveries"]:
-            if delivery["sent_at"]:
-                where = f"{result['kind'].upper()} stored at {delivery['destination']}"
-                events.append((delivery["sent_at"], f"{where} ({delivery['dicom_status']})"))
-            elif delivery["last_error"]:
-                events.append(("", f"{result['kind'].upper()} {delivery['state']}: {delivery['last_error']}"))
+def _heading(found: dict[str, Any]) -> str:
+    """Only a concluded study has an answer: what an earlier revision of an open or failed one said is over."""
+    state: str = found["state"]
+    if state == StudyState.OPEN:
+        return state
+    answer = [f"revision {found['revision']}, {_words(found)}"] if state == StudyState.CONCLUDED else []
+    return ": ".join([state, *answer, *([found["reason"]] if found["reason"] else [])])
+
+
+def _words(found: dict[str, Any]) -> str:
+    return Decision(found["decision"]).words
+
+
+def _events(found: dict[str, Any]) -> list[Event]:
+    events = [event for film in found["films"] for event in _film_events(film)]
+    # All results of a revision are made when it is concluded.
+    for revision, at in {result["revision"]: result["created_at"] for result in found["results"]}.items():
+        latest = f", {_words(found)}" if revision == found["revision"] else ""
+        events.append((at, f"concluded: revision {revision}{latest}"))
+    captures = [result for result in found["results"] if result["kind"] != ResultKind.REPORT]
+    reports = [result for result in found["results"] if result["kind"] == ResultKind.REPORT]
+    events += [event for result in captures for event in _result_events(result, found["jobs"])]
+    # A report is made in several SOP classes, of which a destination gets one.
+    events += dict.fromkeys(event for result in reports for event in _result_events(result, found["jobs"]))
     events += [(entry["at"], f"{entry['event']} ({entry['actor']})") for entry in found["events"]]
     return events
+
+
+def _film_events(film: dict[str, Any]) -> Iterator[Event]:
+    conflict = ", same UID as another film with other bytes" if film["conflict"] else ""
+    yield film["received_at"], f"film received from {film['sender']}{conflict}"
+    for reading in film["analyses"]:
+        yield reading["at"], f"film analysed: score {reading['score']:.2f}, {_side(reading)}"
+    if film["reason"]:
+        yield film["received_at"], f"film {film['state'].replace('_', ' ')}: {film['reason']}"
+
+
+def _result_events(result: dict[str, Any], jobs: list[dict[str, Any]]) -> Iterator[Event]:
+    name = result["kind"].upper()
+    yield result["created_at"], f"{name} made, revision {result['revision']}"
+    for delivery in result["deliveries"]:
+        where, state = delivery["destination"], delivery["state"]
+        if delivery["sent_at"]:
+            yield delivery["sent_at"], f"{name} stored at {where}"
+        if delivery["committed_at"]:
+            yield delivery["committed_at"], f"{name} committed at {where}"
+        if state in (DeliveryState.WAITING, DeliveryState.FAILED):
+            error = f": {delivery['last_error']}" if delivery["last_error"] else ""
+            verb = "waits for" if state == DeliveryState.WAITING else "failed at"
+            yield _last_try(result, delivery, jobs), f"{name} {verb} {where}{error}"
+
+
+def _last_try(result: dict[str, Any], delivery: dict[str, Any], jobs: list[dict[str, Any]]) -> datetime:
+    """When a delivery was given up; one that waits does so since its result was made or last sent."""
+    made: datetime = delivery["sent_at"] or result["created_at"]
+    if delivery["state"] == DeliveryState.WAITING:
+        return made
+    ends = [job["finished_at"] for job in jobs if job["destination"] == delivery["destination"]]
+    return max([made, *(end for end in ends if end)])
 
 
 def _side(reading: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from db import queue
 from db.models import Instance, InstanceState, Job, JobKind, JobState, Study, StudyState
+from db.queue import ClaimedJob
 
 
 def request(session: Session, study_id: int, *, quiet: timedelta, now: datetime) -> None:
@@ -14,6 +15,17 @@ def request(session: Session, study_id: int, *, quiet: timedelta, now: datetime)
     study = session.get_one(Study, study_id)
     run_after = max(study.last_received_at + quiet, now)
     queue.request_conclusion(session, study_id, run_after=run_after, priority=study.priority, now=now)
+
+
+def postpone(session: Session, job: ClaimedJob, *, run_after: datetime, error: str, now: datetime) -> None:
+    """Give a conclusion back; if a late film has queued another one already, that one serves for both."""
+    waiting = select(Job.id).where(
+        Job.study_id == job.study_id, Job.kind == JobKind.CONCLUDE, Job.state == JobState.QUEUED
+    )
+    if session.scalars(waiting).first() is None:
+        queue.postpone(session, job, run_after=run_after, error=error)
+    else:
+        queue.finish(session, job, now=now)
 
 
 def is_ready(session: Session, study: Study, *, quiet: timedelta, now: datetime) -> bool:

@@ -6,17 +6,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import Connection, Executable, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Executable, Table, bindparam, case, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db import audit, queue
-from db.models import Instance, JobKind, Study, StudyState
+from db import audit, conclusions, queue
+from db.models import Instance, InstanceState, Job, JobKind, JobState, Study, StudyState
 
 # Statements on the tables and not the classes, and built once: they run for every film.
-_STUDIES, _INSTANCES = cast(Table, Study.__table__), cast(Table, Instance.__table__)
+_STUDIES, _INSTANCES, _JOBS = (cast(Table, model.__table__) for model in (Study, Instance, Job))
 _SELECT_STORED = select(_INSTANCES.c.id, _INSTANCES.c.digest).where(_INSTANCES.c.sop_instance_uid == bindparam("uid"))
 _INSERT_INSTANCE = insert(_INSTANCES).returning(_INSTANCES.c.id)
+_RAISE_JOBS = (
+    update(_JOBS)
+    .where(
+        _JOBS.c.study_id == bindparam("of_study"),
+        _JOBS.c.state == JobState.QUEUED,
+        _JOBS.c.priority < bindparam("raised"),
+    )
+    .values(priority=bindparam("raised"))
+)
 _PRIORITIES = {
     "STAT": queue.PRIORITY_STAT,
     "HIGH": queue.PRIORITY_HIGH,
@@ -104,6 +113,41 @@ def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timede
     return Outcome.CONFLICT if stored else Outcome.NEW
 
 
+def revive(session: Session, instance_id: int, *, now: datetime, quiet: timedelta) -> None:
+    """Let a failed film, whose file is there again, be analysed and its study concluded anew.
+
+    Parameters
+    ----------
+    session : sqlalchemy.orm.Session
+        The caller commits.
+    instance_id : int
+        Row of the film.
+    now, quiet
+        As for `record`.
+    """
+    instance = session.get_one(Instance, instance_id)
+    # Locks the study first, as `record` does.
+    study = session.get_one(Study, instance.study_id, with_for_update=True)
+    session.refresh(instance)
+    if instance.state is not InstanceState.FAILED:
+        return
+    instance.state, instance.reason = InstanceState.QUEUED, None
+    study.state = StudyState.OPEN
+    waiting = select(Job.id).where(
+        Job.instance_id == instance_id,
+        Job.kind == JobKind.ANALYSE,
+        Job.state.in_([JobState.QUEUED, JobState.RUNNING]),
+    )
+    if session.scalars(waiting).first() is None:
+        queue.add(
+            session, JobKind.ANALYSE, study_id=study.id, instance_id=instance_id, priority=study.priority, now=now
+        )
+    conclusions.request(session, study.id, quiet=quiet, now=now)
+    audit.record(
+        session, "lost film restored", actor=instance.sender, now=now, study_id=study.id, instance_id=instance_id
+    )
+
+
 def _stored(connection: Connection, film: ReceivedFilm) -> dict[str, int]:
     """Digest and row of every object that came with the film's UID."""
     rows = connection.execute(_SELECT_STORED, {"uid": film.sop_instance_uid})
@@ -120,6 +164,8 @@ def _open_study(connection: Connection, attributes: StudyAttributes, now: dateti
         "last_received_at": now,
     }
     row = connection.execute(_upsert_study(connection.dialect.name), values).one()
+    if values["priority"] > queue.PRIORITY_ROUTINE:
+        connection.execute(_RAISE_JOBS, {"of_study": row.id, "raised": row.priority})
     return row.id, row.priority
 
 
@@ -127,9 +173,15 @@ def _open_study(connection: Connection, attributes: StudyAttributes, now: dateti
 def _upsert_study(dialect: str) -> Executable:
     make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     statement = make(_STUDIES)
+    new = statement.excluded
+    # An order is only ever raised by a later film.
+    raised = {
+        name: case((new.priority > _STUDIES.c.priority, new[name]), else_=_STUDIES.c[name])
+        for name in ("priority", "ordered_priority")
+    }
     return statement.on_conflict_do_update(
         index_elements=[_STUDIES.c.study_instance_uid],
-        set_={"last_received_at": statement.excluded.last_received_at, "state": statement.excluded.state},
+        set_={"last_received_at": new.last_received_at, "state": new.state, **raised},
     ).returning(_STUDIES.c.id, _STUDIES.c.priority)
 
 

@@ -38,11 +38,47 @@ def prepare(database: Database) -> None:
         found = _version(connection)
         if found == HEAD:
             return
-        if found is not None and found > HEAD:
-            raise StartupError(
-                f"the database has schema {found}, this program knows {HEAD}: install the newer version again"
-            )
+        _refuse_newer(found)
         _upgrade(connection)
+
+
+def version(database: Database) -> str | None:
+    """The schema that a database has; nothing is made or changed.
+
+    Returns
+    -------
+    str or None
+        `HEAD` or an older one; None: there is no such file, or no tables in it.
+
+    Raises
+    ------
+    StartupError
+        As `prepare` does.
+    """
+    if database.is_sqlite and not _has_file(Path(str(database.url.database))):
+        return None
+    database.check()
+    with database.read() as session:
+        found = _version(session.connection())
+    _refuse_newer(found)
+    return found
+
+
+def _has_file(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StartupError(f"the database {path} cannot be read: {error.strerror}") from error
+    return True
+
+
+def _refuse_newer(found: str | None) -> None:
+    if found is not None and found > HEAD:
+        raise StartupError(
+            f"the database has schema {found}, this program knows {HEAD}: install the newer version again"
+        )
 
 
 def _version(connection: Connection) -> str | None:

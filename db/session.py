@@ -142,15 +142,18 @@ class Database:
 
     def _make_engine(self, *, writes: bool) -> Engine:
         if not self.is_sqlite:
-            return create_engine(
-                self.url,
-                pool_pre_ping=True,
-                connect_args={
-                    "options": "-c idle_in_transaction_session_timeout=30000 -c statement_timeout=30000",
-                    "keepalives_idle": 30,
-                    "connect_timeout": 10,
-                },
-            )
+            try:
+                return create_engine(
+                    self.url,
+                    pool_pre_ping=True,
+                    connect_args={
+                        "options": "-c idle_in_transaction_session_timeout=30000 -c statement_timeout=30000",
+                        "keepalives_idle": 30,
+                        "connect_timeout": 10,
+                    },
+                )
+            except ImportError as error:
+                raise StartupError("the driver of PostgreSQL is not installed: install the extra `postgres`") from error
         _refuse_network_share(Path(str(self.url.database)))
         engine = create_engine(self.url, connect_args={"timeout": self._busy_timeout_seconds})
         event.listen(engine, "connect", _set_pragmas)

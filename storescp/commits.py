@@ -62,6 +62,11 @@ class Commits:
                 self._settle([self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))])
         return future.result()
 
+    def revive(self, instance_id: int) -> None:
+        """Have a film analysed that had failed because its file was lost."""
+        with self._database.begin() as session:
+            intake.revive(session, instance_id, now=self._database.now(session), quiet=self._quiet)
+
     def _settle(self, batch: list[_Waiting]) -> None:
         try:
             outcomes = self._commit([film for film, _ in batch])

@@ -17,17 +17,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import statuses
-from clearfilm.dicom.header import ScannedObject
+from clearfilm.dicom.header import FilmHeader, ScannedObject, is_own_result
 from clearfilm.dicom.uids import is_valid_uid
 from clearfilm.errors import RefusedObject, StorageError
 from db import audit
 from db.intake import Outcome, ReceivedFilm
-from db.models import Instance, Result
+from db.models import Instance, InstanceState, Result
 from db.session import Database
 from storescp.commits import Commits, CommitUnknown
 from storescp.dimse import ProtocolViolation, Request
 from storescp.hardening import AcceptedAssociation
 from storescp.policy import CONGESTION, SECONDARY_CAPTURE, Denials, Policy, Rejection, supported_contexts
+from storescp.recovery import LOST
 from storescp.reports import ReportRequest
 from storescp.storage import DiskGuard, IncomingFilm, Origin
 
@@ -133,7 +134,7 @@ class Node:
         assert film is not None, "a film that is not refused"
         scanned, attributes = film.examine()
         _check_identity(film.origin, scanned)
-        if self._is_own_result(scanned):
+        if self._is_own_result(scanned, attributes):
             return "own result came back: not stored"
         received = film.publish(scanned, attributes)
         try:
@@ -151,18 +152,26 @@ class Node:
 
     def _replace_if_lost(self, film: IncomingFilm, received: ReceivedFilm) -> None:
         """The sender will forget these bytes: the file that is told to hold them must exist."""
-        statement = select(Instance.path).where(
+        statement = select(Instance).where(
             Instance.sop_instance_uid == received.sop_instance_uid, Instance.digest == received.digest
         )
         with self._database.read() as session:
-            path = session.scalars(statement).one_or_none()
-        if path is not None and not (self._data_folder / path).exists():
-            film.move(self._data_folder / path)
-            logger.error("lost file of a film restored by its sender", extra={"path": path})
+            instance = session.scalars(statement).one_or_none()
+        if instance is None:
+            return
+        is_lost = not (self._data_folder / instance.path).exists()
+        if is_lost:
+            film.move(self._data_folder / instance.path)
+            logger.error("lost file of a film restored by its sender", extra={"path": instance.path})
+        if instance.state is InstanceState.FAILED and (is_lost or instance.reason == LOST):
+            self._commits.revive(instance.id)
 
-    def _is_own_result(self, scanned: ScannedObject) -> bool:
+    def _is_own_result(self, scanned: ScannedObject, attributes: FilmHeader) -> bool:
+        """By its text also those of other nodes, and those whose rows retention has deleted."""
         if scanned.sop_class_uid != SECONDARY_CAPTURE:
             return False
+        if is_own_result(attributes):
+            return True
         with self._database.read() as session:
             statement = select(Result.id).where(Result.sop_instance_uid == scanned.sop_instance_uid)
             return session.scalars(statement).first() is not None

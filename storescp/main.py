@@ -20,7 +20,7 @@ from clearfilm.errors import StartupError
 from clearfilm.files import fsync_folder
 from db import schema
 from db.session import Database
-from storescp import hardening, recovery
+from storescp import claims, hardening, recovery
 from storescp.commits import Commits
 from storescp.handlers import Node
 from storescp.hardening import MAXIMUM_PDU, Server
@@ -56,6 +56,11 @@ class RunningListener:
         node = Node(config, self._database, Commits(self._database, quiet))
         self._server = _bind(config, node)
         self.port = int(self._server.server_address[1])
+        try:
+            self._claim = claims.claim(config.node.address, self.port, config.data_folder)
+        except StartupError:
+            self._server.server_close()
+            raise
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="accept"),
@@ -76,6 +81,8 @@ class RunningListener:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        if self._claim is not None:
+            self._claim.close()
         self._database.close()
         return ended
 

@@ -18,7 +18,7 @@ from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import header
 from clearfilm.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from clearfilm.errors import OutOfSpace
-from clearfilm.files import DurableFile, opaque_path
+from clearfilm.files import DurableFile, fsync_folder, opaque_path
 from db.intake import ReceivedFilm, StudyAttributes
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,10 @@ RECORDED = frozenset(
         "study_description",
         "requested_procedure_priority",
         "study_priority_id",
+        "series_description",
     }
 )
-"""The attributes that the database keeps of a film."""
+"""The attributes that the listener reads: those which the database keeps, and the mark of own results."""
 _CRITICAL_BYTES = 1 << 30
 _GUARD_SECONDS = 1.0
 _ELEMENT = Struct("<HH2sH")
@@ -170,6 +171,7 @@ class IncomingFilm:
         """Give the published file another name, in the place of a lost one."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file.path.rename(path)
+        fsync_folder(path.parent)
 
     def discard(self) -> None:
         """Leave nothing behind."""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pydicom
 from pydicom import Dataset
-from sqlalchemy import func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from clearfilm import __version__
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
-from clearfilm.errors import LostLease, StorageError
+from clearfilm.errors import ClearfilmError, LostLease
 from clearfilm.process import process_name
 from clearfilm.triage import Decision
 from clearfilm.vision.bundle import read_description
@@ -39,7 +39,7 @@ from db.models import (
 from db.queue import ClaimedJob
 from db.session import Database
 from worker import failures
-from worker.leases import Leases
+from worker.leases import Leases, patiently
 from worker.results.model import (
     BuiltObject,
     Film,
@@ -50,12 +50,14 @@ from worker.results.model import (
 )
 from worker.results.secondary_capture import build_secondary_captures
 from worker.results.structured_report import build_reports
-from worker.store import Store
+from worker.store import UNREADABLE_MAP, Store
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 RETRY = timedelta(seconds=30)
+# Equal in both pictures of one exposure.
+ACQUISITION = ("AcquisitionDate", "AcquisitionTime", "ViewPosition")
 DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 
@@ -100,8 +102,7 @@ class Concluder:
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the study under way is finished first."""
         while not stop.is_set():
-            with self._database.begin() as session:
-                job = queue.claim(session, JobKind.CONCLUDE, owner=self._owner, now=self._database.now(session))
+            job = patiently(self._claim, stop)
             if job is None:
                 stop.wait(POLL_SECONDS)
                 continue
@@ -110,11 +111,19 @@ class Concluder:
                 self._conclude(job)
             except LostLease:
                 logger.warning("lease lost, nothing published", extra={"job_id": job.id})
+            except (ClearfilmError, SQLAlchemyError) as error:
+                # The installation is at fault (disk, bundle, database), not the study: no strike.
+                logger.exception("conclusion postponed", extra={"job_id": job.id})
+                self._postpone(job, str(error) if isinstance(error, ClearfilmError) else "the database is away")
             except Exception as error:
                 logger.exception("conclusion failed", extra={"job_id": job.id})
                 failures.strike(self._database, job, error, retry=RETRY, quiet=self._quiet)
             finally:
                 self._leases.release(job)
+
+    def _claim(self) -> ClaimedJob | None:
+        with self._database.begin() as session:
+            return queue.claim(session, JobKind.CONCLUDE, owner=self._owner, now=self._database.now(session))
 
     def _conclude(self, job: ClaimedJob) -> None:
         conclusion = self._gather(job)
@@ -122,20 +131,26 @@ class Concluder:
             return
         captures = build_secondary_captures(conclusion)
         reports = build_reports(conclusion, captures)
+        written: list[tuple[BuiltObject, str]] = []
         try:
-            written = [(made, self._store.write_result(made.content)) for made in (*captures, *reports)]
-        except StorageError as error:
-            self._postpone(job, str(error))
+            written += [(made, self._store.write_result(made.content)) for made in (*captures, *reports)]
+            crash_point("result-file-before-commit")
+            published = self._publish(job, conclusion, written)
+        except IntegrityError as error:
+            self._remove(written)
+            raise LostLease(f"job {job.id}: the study was concluded by another worker") from error
+        except (ClearfilmError, SQLAlchemyError):
+            self._remove(written)
+            raise
+        if not published:
+            self._remove(written)
+            self._postpone(job, "an earlier conclusion is being delivered", timedelta(seconds=1))
             return
-        crash_point("result-file-before-commit")
-        try:
-            self._publish(job, conclusion, written)
-        except (LostLease, IntegrityError):
-            # Somebody else has published this revision: his files count, ours go.
-            for _, path in written:
-                self._store.remove(path)
-            raise LostLease(f"job {job.id}: the study was concluded by another worker") from None
         crash_point("concluded-before-send")
+
+    def _remove(self, written: list[tuple[BuiltObject, str]]) -> None:
+        for _, path in written:
+            self._store.remove(path)
 
     def _gather(self, job: ClaimedJob) -> StudyConclusion | None:
         """Read everything that the conclusion needs; None: it is not due, or films must be read again."""
@@ -151,7 +166,28 @@ class Concluder:
                 queue.finish(session, job, now=now)
                 return None
             predecessors = _sent_reports(session, study)
+        damaged = [row for row in films if row.instance.state is InstanceState.ANALYSED and not self._has_map(row)]
+        if damaged:
+            self._have_read_again(job, damaged)
+            return None
         return self._conclusion(study, films, model, predecessors, now)
+
+    def _has_map(self, row: FilmRow) -> bool:
+        try:
+            return row.analysis is not None and self._store.read_map(row.analysis.map_path) is not None
+        except UNREADABLE_MAP:
+            logger.exception("map is missing or damaged", extra={"instance_id": row.instance.id})
+            return False
+
+    def _have_read_again(self, job: ClaimedJob, rows: list[FilmRow]) -> None:
+        """A reading without its map is no reading: the end of the new ones queues the conclusion again."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            study = session.get_one(Study, job.study_id)
+            for row in rows:
+                session.execute(delete(Analysis).where(Analysis.instance_id == row.instance.id))
+                _read_again(session, session.get_one(Instance, row.instance.id), study, now)
+            queue.finish(session, job, now=now)
 
     def _conclusion(
         self,
@@ -161,7 +197,7 @@ class Concluder:
         predecessors: tuple[Predecessor, ...],
         now: datetime,
     ) -> StudyConclusion:
-        films = tuple(self._film(row, study) for row in rows)
+        films = without_raw_twins(tuple(self._film(row, study) for row in rows))
         decision, reason = decide(films)
         return StudyConclusion(
             films=films,
@@ -179,11 +215,7 @@ class Concluder:
         source = _read_header(self._store.path(instance.path), instance, study)
         if analysis is None or instance.state is not InstanceState.ANALYSED:
             return Film(source, instance.digest, reason=instance.reason or "analysis failed")
-        try:
-            film_map = self._store.read_map(analysis.map_path)
-        except (OSError, ValueError, KeyError):
-            logger.error("map is missing or damaged", extra={"instance_id": instance.id})
-            return Film(source, instance.digest, reason="its stored heatmap is missing")
+        film_map = self._store.read_map(analysis.map_path)
         return Film(
             source,
             instance.digest,
@@ -193,10 +225,12 @@ class Concluder:
             above=analysis.above,
         )
 
-    def _publish(self, job: ClaimedJob, conclusion: StudyConclusion, written: list[tuple[BuiltObject, str]]) -> None:
-        """One transaction: results, outbox, study, end of the job."""
+    def _publish(self, job: ClaimedJob, conclusion: StudyConclusion, written: list[tuple[BuiltObject, str]]) -> bool:
+        """One transaction: results, outbox, study, end of the job; False if an earlier revision is on its way."""
         with self._database.begin() as session:
             now = self._database.now(session)
+            if _is_being_delivered(session, job.study_id, now):
+                return False
             queue.finish(session, job, now=now)
             study = session.get_one(Study, job.study_id)
             model = registry.active(session)
@@ -245,11 +279,15 @@ class Concluder:
                 "decision": conclusion.decision,
             },
         )
+        return True
 
-    def _postpone(self, job: ClaimedJob, error: str) -> None:
-        with self._database.begin() as session:
-            now = self._database.now(session)
-            queue.postpone(session, job, run_after=now + RETRY, error=error)
+    def _postpone(self, job: ClaimedJob, error: str, wait: timedelta = RETRY) -> None:
+        try:
+            with self._database.begin() as session:
+                now = self._database.now(session)
+                conclusions.postpone(session, job, run_after=now + wait, error=error, now=now)
+        except (LostLease, SQLAlchemyError):
+            logger.exception("the lease runs out by itself", extra={"job_id": job.id})
 
 
 def decide(films: tuple[Film, ...]) -> tuple[Decision, str]:
@@ -281,14 +319,44 @@ def decide(films: tuple[Film, ...]) -> tuple[Decision, str]:
     return Decision.NO_SIGNIFICANT_FINDING, f"{total} below the operating point"
 
 
-def _films(session: Session, study_id: int, model: ModelBundle | None) -> list[FilmRow]:
-    """The study's films in order of reception, each with its reading by the active bundle or another one.
+def without_raw_twins(films: tuple[Film, ...]) -> tuple[Film, ...]:
+    """Leave out each For Processing film whose For Presentation twin is there: the twin is what was read.
 
-    A For Processing film only counts where its For Presentation twin is missing: the twin is what was read.
+    Twins are known by Source Image Sequence of the one for people, or by the same acquisition of the same view.
     """
+    shown = [film.source for film in films if film.source.get("SOPClassUID") == DX_FOR_PRESENTATION]
+    named = {uid for source in shown for uid in _source_images(source)}
+    acquisitions = [_acquisition(source) for source in shown]
+    kept: list[Film] = []
+    for film in films:
+        is_raw = film.source.get("SOPClassUID") == DX_FOR_PROCESSING
+        if is_raw and str(film.source.get("SOPInstanceUID")) in named:
+            continue
+        acquisition = _acquisition(film.source)
+        if is_raw and all(acquisition) and acquisition in acquisitions:
+            acquisitions.remove(acquisition)  # one twin each
+            continue
+        kept.append(film)
+    return tuple(kept)
+
+
+def _source_images(source: Dataset) -> list[str]:
+    try:
+        return [str(item.ReferencedSOPInstanceUID) for item in source.get("SourceImageSequence") or ()]
+    except Exception:  # noqa: BLE001 - pydicom decodes at access and raises whatever the bytes lead it to
+        return []
+
+
+def _acquisition(source: Dataset) -> tuple[str, ...]:
+    try:
+        return tuple(str(source.get(keyword) or "") for keyword in ACQUISITION)
+    except Exception:  # noqa: BLE001 - as above
+        return ("",)
+
+
+def _films(session: Session, study_id: int, model: ModelBundle | None) -> list[FilmRow]:
+    """The study's films in order of reception, each with its reading by the active bundle or another one."""
     instances = session.scalars(select(Instance).where(Instance.study_id == study_id).order_by(Instance.id)).all()
-    if any(instance.sop_class_uid == DX_FOR_PRESENTATION for instance in instances):
-        instances = [instance for instance in instances if instance.sop_class_uid != DX_FOR_PROCESSING]
     readings: dict[int, Analysis] = {}
     for analysis in session.scalars(
         select(Analysis).where(Analysis.instance_id.in_([instance.id for instance in instances])).order_by(Analysis.id)
@@ -345,19 +413,33 @@ def _sent_reports(session: Session, study: Study) -> tuple[Predecessor, ...]:
     )
 
 
+def _is_being_delivered(session: Session, study_id: int, now: datetime) -> bool:
+    """An earlier revision on the wire must arrive, and be named as predecessor, before the next is made."""
+    running = select(Job.id).where(
+        Job.study_id == study_id,
+        Job.kind == JobKind.DELIVER,
+        Job.state == JobState.RUNNING,
+        Job.lease_until >= now,
+    )
+    return session.scalars(running).first() is not None
+
+
 def _supersede(session: Session, study: Study) -> None:
-    """Results of earlier revisions that no destination has seen yet are not sent any more."""
-    waiting = select(Job.revision, Job.destination, Job.id).where(
+    """What waits of earlier revisions is not sent any more: it would contradict what comes now."""
+    waiting = select(Job.id, Job.revision, Job.destination).where(
         Job.study_id == study.id, Job.kind == JobKind.DELIVER, Job.state == JobState.QUEUED
     )
-    for revision, destination, job_id in session.execute(waiting).all():
+    for job_id, revision, destination in session.execute(waiting).all():
         earlier = select(Result.id).where(Result.study_id == study.id, Result.revision == revision)
-        of_job = (Delivery.result_id.in_(earlier), Delivery.destination == destination)
-        if session.scalars(
-            select(Delivery.id).where(*of_job, Delivery.state != DeliveryState.WAITING).limit(1)
-        ).first():
-            continue  # half of it is there already; the rest follows
-        session.execute(update(Delivery).where(*of_job).values(state=DeliveryState.SUPERSEDED))
+        session.execute(
+            update(Delivery)
+            .where(
+                Delivery.result_id.in_(earlier),
+                Delivery.destination == destination,
+                Delivery.state == DeliveryState.WAITING,
+            )
+            .values(state=DeliveryState.SUPERSEDED)
+        )
         session.execute(update(Job).where(Job.id == job_id).values(state=JobState.DONE, last_error="superseded"))
 
 

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +38,12 @@ def prepare(request: dict[str, Any]) -> PreparedFilm:
         If the film gets no decision.
     """
     ds = decoding.read(Path(request["path"]))
-    judge_header(header.from_dataset(ds), unknown_age=request["unknown_age"], unknown_view=request["unknown_view"])
+    judge_header(
+        header.from_dataset(ds),
+        today=date.today(),
+        unknown_age=request["unknown_age"],
+        unknown_view=request["unknown_view"],
+    )
     film = decoding.prepare(ds, request["edge"], request["display_edge"])
     judge_pixels(film)
     return film

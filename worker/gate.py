@@ -8,6 +8,7 @@ itself looks like a chest film is asked later, by the network's features.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterable
 from datetime import date
 from typing import Final, Literal
@@ -27,6 +28,8 @@ from clearfilm.errors import NotAnalysable
 ADULT_AGE_YEARS: Final = 18
 # Older than any patient: anonymised birth dates of 1800 or 1900.
 OLDEST_AGE_YEARS: Final = 120
+# Below this, four digits are no year: 01022020 and the like.
+EARLIEST_YEAR: Final = 1700
 SMALLEST_EDGE_PIXELS: Final = 256
 LARGEST_EDGE_PIXELS: Final = 10_000
 # NIH's films as they were taken: width / height 0.76 to 1.36.
@@ -168,6 +171,9 @@ _FRONTAL_CODES = {
 _CHEST_CODES = {"816094009", "51185008", "39607008", "43799004", "T-D3000", "T-28000"}
 
 _AGE = re.compile(r"(\d{1,3}) *([DWMY]?)", re.ASCII)
+_UNREADABLE_AGE = "the patient's age cannot be read"
+# Writers put dots or dashes between the parts, leave parts out, or add a time.
+_DATE = re.compile(r"(\d{4})\D?(\d{2})?\D?(\d{2})?", re.ASCII)
 _DAYS_PER_UNIT = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25, "": 365.25}
 _PLAIN = re.compile(r"[A-Z0-9 _/-]{1,24}", re.ASCII)
 
@@ -177,6 +183,7 @@ View = Literal["frontal", "other", "unclear"]
 def judge_header(
     header: FilmHeader,
     *,
+    today: date,
     unknown_age: Literal["analyse", "refuse"] = "analyse",
     unknown_view: Literal["analyse", "refuse"] = "refuse",
 ) -> None:
@@ -186,6 +193,8 @@ def judge_header(
     ----------
     header : FilmHeader
         As received.
+    today : datetime.date
+        A patient was no older on the film than now, whatever its dates say.
     unknown_age : {"analyse", "refuse"}
         What to do if neither age nor birth date is stated.
     unknown_view : {"analyse", "refuse"}
@@ -197,7 +206,7 @@ def judge_header(
         Otherwise, with the reason.
     """
     _judge_kind(header)
-    _judge_patient(header, unknown_age)
+    _judge_patient(header, today, unknown_age)
     _judge_body_part(header)
     _judge_view(header, unknown_view)
 
@@ -248,13 +257,13 @@ def _judge_kind(header: FilmHeader) -> None:
         raise NotAnalysable("test or derived image")
 
 
-def _judge_patient(header: FilmHeader, unknown_age: str) -> None:
+def _judge_patient(header: FilmHeader, today: date, unknown_age: str) -> None:
     species = header.patient_species.upper()
     foreign = species and not _has([species], _HUMAN)
     foreign_code = header.patient_species_codes and not _HUMAN_CODES & set(header.patient_species_codes)
     if foreign or foreign_code or header.patient_breed:
         raise NotAnalysable("not a human patient")
-    ages = [age for age in (_stated_age(header), _age_by_dates(header)) if age is not None]
+    ages = [age for age in (_stated_age(header), _age_by_dates(header, today)) if age is not None]
     if min(ages, default=ADULT_AGE_YEARS) < ADULT_AGE_YEARS:
         raise NotAnalysable("patient under 18")
     if _has([*_image_texts(header), header.study_description.upper()], _CHILD):
@@ -361,25 +370,47 @@ def _has(texts: Iterable[str], stems: Iterable[str]) -> bool:
 
 def _stated_age(header: FilmHeader) -> float | None:
     """Patient's Age (0010,1010) in years; a number without a unit is taken for years."""
-    match = _AGE.fullmatch(header.patient_age.upper())
-    if match is None:
+    text = header.patient_age.strip().upper()
+    if not text:
         return None
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise NotAnalysable(_UNREADABLE_AGE)
     years = int(match[1]) * _DAYS_PER_UNIT[match[2]] / _DAYS_PER_UNIT["Y"]
     return years if years <= OLDEST_AGE_YEARS else None
 
 
-def _age_by_dates(header: FilmHeader) -> float | None:
-    birth = _date(header.patient_birth_date)
-    taken = next(filter(None, map(_date, (header.study_date, header.acquisition_date, header.content_date))), None)
-    if birth is None or taken is None:
+def _age_by_dates(header: FilmHeader, today: date) -> float | None:
+    """The youngest plausible age; a wrong date of the film must not make a child an adult."""
+    text = header.patient_birth_date.strip()
+    if not text.strip("0"):
         return None
-    years = taken.year - birth.year - ((taken.month, taken.day) < (birth.month, birth.day))
-    return float(years) if 0 <= years <= OLDEST_AGE_YEARS else None
+    births = _date_range(text)
+    if births is None:
+        raise NotAnalysable(_UNREADABLE_AGE)
+    films = map(_date_range, (header.study_date, header.acquisition_date, header.content_date))
+    taken = [today, *(dates[0] for dates in films if dates is not None)]
+    ages = [_years(births[1], day) for day in taken]
+    if max(ages) < 0:
+        raise NotAnalysable(_UNREADABLE_AGE)
+    return min((float(age) for age in ages if 0 <= age <= OLDEST_AGE_YEARS), default=None)
 
 
-def _date(text: str) -> date | None:
+def _years(birth: date, day: date) -> int:
+    return day.year - birth.year - ((day.month, day.day) < (birth.month, birth.day))
+
+
+def _date_range(text: str) -> tuple[date, date] | None:
+    """Earliest and latest reading of a date whose month or day may be missing or 00; None if unreadable."""
+    match = _DATE.match(text.strip())
+    if match is None or int(match[1]) < EARLIEST_YEAR:
+        return None
+    year, month, day = (int(part or 0) for part in match.groups())
+    if not month:
+        return date(year, 1, 1), date(year, 12, 31)
     try:
-        return date.fromisoformat(text.replace(".", "")[:8])
+        last_day = monthrange(year, month)[1]
+        return date(year, month, day or 1), date(year, month, day or last_day)
     except ValueError:
         return None
 

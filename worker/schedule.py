@@ -4,12 +4,13 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import exists, select
+from sqlalchemy import ColumnElement, exists, select
 
 from clearfilm.config import Config
 from clearfilm.files import TEMPORARY_SUFFIX
@@ -121,37 +122,41 @@ class Schedule:
         if not self._config.retention.days:
             return
         limit = datetime.now(UTC) - timedelta(days=self._config.retention.days)
-        unfinished = exists().where(
-            Job.study_id == Study.id, Job.state.in_([JobState.QUEUED, JobState.RUNNING, JobState.FAILED])
-        )
         with self._database.read() as session:
-            old = session.scalars(
-                select(Study.id).where(Study.last_received_at < limit, Study.state == StudyState.CONCLUDED, ~unfinished)
-            ).all()
+            old = session.scalars(select(Study.id).where(*_deletable(limit))).all()
         for study_id in old:
-            self._delete_study(study_id)
+            self._delete_study(study_id, limit)
 
-    def _delete_study(self, study_id: int) -> None:
-        """Files first: after a crash between, the next run ends the work; a film without its row would come back."""
+    def _delete_study(self, study_id: int, limit: datetime) -> None:
+        """Delete one study, unless something has happened to it since it was chosen.
+
+        Films get the ending of unfinished files before the rows are gone for good: after a crash between,
+        the listener removes them at its start instead of taking them for films without rows.
+        """
         of_study = select(Instance.id).where(Instance.study_id == study_id)
-        with self._database.read() as session:
-            paths = [
-                *session.scalars(select(Instance.path).where(Instance.study_id == study_id)),
-                *session.scalars(select(Analysis.map_path).where(Analysis.instance_id.in_(of_study))),
-                *session.scalars(select(Result.path).where(Result.study_id == study_id)),
-            ]
-        for path in paths:
-            (self._config.data_folder / path).unlink(missing_ok=True)
         with self._database.begin() as session:
-            session.delete(session.get_one(Study, study_id))
+            locked = select(Study).where(Study.id == study_id, *_deletable(limit)).with_for_update()
+            study = session.scalars(locked).one_or_none()
+            if study is None:
+                return
+            films = self._paths(session.scalars(select(Instance.path).where(Instance.study_id == study_id)))
+            others = self._paths(session.scalars(select(Analysis.map_path).where(Analysis.instance_id.in_(of_study))))
+            others += self._paths(session.scalars(select(Result.path).where(Result.study_id == study_id)))
+            session.delete(study)
             audit.record(
                 session,
                 "study deleted by retention",
                 actor="schedule",
                 now=self._database.now(session),
                 study_id=study_id,
-                files=len(paths),
+                files=len(films) + len(others),
             )
+            doomed = [film.rename(film.with_name(film.name + TEMPORARY_SUFFIX)) for film in films if film.exists()]
+        for path in (*doomed, *others):
+            path.unlink(missing_ok=True)
+
+    def _paths(self, relative: Iterable[str]) -> list[Path]:
+        return [self._config.data_folder / path for path in relative]
 
     def back_up(self) -> None:
         """One consistent copy of the SQLite database a day; the oldest go."""
@@ -169,6 +174,14 @@ class Schedule:
             logger.info("database backed up", extra={"file": target.name})
         for old in sorted(folder.glob("clearfilm-*.sqlite"))[:-keep]:
             old.unlink()
+
+
+def _deletable(limit: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Concluded, nothing waiting, running or failed, and no film received since `limit`."""
+    unfinished = exists().where(
+        Job.study_id == Study.id, Job.state.in_([JobState.QUEUED, JobState.RUNNING, JobState.FAILED])
+    )
+    return Study.last_received_at < limit, Study.state == StudyState.CONCLUDED, ~unfinished
 
 
 def _report_trouble(event: JobExecutionEvent) -> None:

@@ -53,10 +53,10 @@ class Desk:
     config: Config
     study_uid: str
 
-    def receive(self, sop_class: str = CR) -> int:
+    def receive(self, sop_class: str = CR, **attributes: object) -> int:
         """One film; its instance number in the database."""
-        header = result_factories.header(SOPClassUID=sop_class, StudyInstanceUID=self.study_uid)
-        header.SOPInstanceUID = generate_uid()
+        header = result_factories.header(SOPClassUID=sop_class, StudyInstanceUID=self.study_uid, **attributes)
+        header.SOPInstanceUID = attributes.get("SOPInstanceUID") or generate_uid()
         header.file_meta = pydicom.dataset.FileMetaDataset()
         header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
         buffer = io.BytesIO()
@@ -106,6 +106,12 @@ class Desk:
         with self.database.begin() as session:
             instance = session.get_one(Instance, instance_id)
             instance.state, instance.reason = state, reason
+
+    def job(self) -> Job:
+        """The newest conclusion."""
+        of_kind = select(Job).where(Job.kind == JobKind.CONCLUDE).order_by(Job.id.desc())
+        with self.database.read() as session:
+            return session.scalars(of_kind).first()  # type: ignore[return-value]
 
     def study(self) -> Study:
         with self.database.read() as session:
@@ -206,9 +212,22 @@ def test_a_significant_film_outweighs_one_that_was_not_analysed(desk: Desk) -> N
     assert desk.conclude().decision is Decision.SIGNIFICANT_FINDING
 
 
-def test_for_processing_twin_of_a_read_film_does_not_count(desk: Desk) -> None:
-    desk.read(desk.receive(DX), 0.1)
-    desk.give_up(desk.receive(DX_RAW), "For Processing image")
+@pytest.mark.parametrize(
+    ("view", "decision"),
+    [("PA", Decision.NO_SIGNIFICANT_FINDING), ("LL", Decision.NOT_ANALYSED)],
+)
+def test_for_processing_film_counts_unless_its_twin_was_read(desk: Desk, view: str, decision: Decision) -> None:
+    acquired = {"AcquisitionDate": "20260101", "AcquisitionTime": "101500"}
+    desk.read(desk.receive(DX, ViewPosition="PA", **acquired), 0.1)
+    desk.give_up(desk.receive(DX_RAW, ViewPosition=view, **acquired), "For Processing image")
+    assert desk.conclude().decision is decision
+
+
+def test_for_processing_film_that_a_film_names_as_its_source_does_not_count(desk: Desk) -> None:
+    source = pydicom.Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = DX_RAW, "1.2.3.9"
+    desk.read(desk.receive(DX, SourceImageSequence=[source]), 0.1)
+    desk.give_up(desk.receive(DX_RAW, SOPInstanceUID="1.2.3.9"), "For Processing image")
     assert desk.conclude().decision is Decision.NO_SIGNIFICANT_FINDING
 
 
@@ -280,11 +299,50 @@ def test_films_of_an_earlier_bundle_are_read_again_before_a_new_conclusion(desk:
         assert desk.study().revision == 0
 
 
-def test_missing_heatmap_is_not_analysed_instead_of_clear(desk: Desk) -> None:
-    desk.read(desk.receive(), 0.1)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_film_whose_heatmap_is_damaged_is_read_again(desk: Desk, damage: str) -> None:
+    film = desk.receive()
+    desk.read(film, 0.9)
     with desk.database.read() as session:
-        desk.store.remove(session.scalars(select(Analysis.map_path)).one())
-    assert desk.conclude().decision is Decision.NOT_ANALYSED
+        path = desk.store.path(session.scalars(select(Analysis.map_path)).one())
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:1000])
+    with desk.concluding():
+        await_condition(lambda: not _open_conclusions(desk))
+    with desk.database.read() as session:
+        assert session.get_one(Instance, film).state is InstanceState.QUEUED
+    desk.read(film, 0.9)
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        queue.request_conclusion(session, desk.study().id, run_after=now, now=now)
+    assert desk.conclude().decision is Decision.SIGNIFICANT_FINDING
+
+
+def test_missing_bundle_postpones_the_conclusion_without_a_strike(desk: Desk, tmp_path: Path) -> None:
+    desk.read(desk.receive(), 0.1)
+    (tmp_path / "bundle").rename(tmp_path / "elsewhere")
+    with desk.concluding():
+        await_condition(lambda: desk.job().retries == 1)
+    assert (desk.job().state, desk.job().attempts) == (JobState.QUEUED, 0)
+    assert "bundle" in (desk.job().last_error or "")
+
+
+def test_no_new_conclusion_while_an_earlier_one_is_on_the_wire(desk: Desk) -> None:
+    desk.read(desk.receive(), 0.1)
+    desk.conclude()
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        running = queue.claim(session, JobKind.DELIVER, destination="pacs", owner="courier", now=now)
+    assert running
+    desk.read(desk.receive(), 0.9)
+    with desk.concluding():
+        await_condition(lambda: desk.job().retries >= 1)
+        assert desk.study().revision == 1
+        with desk.database.begin() as session:
+            queue.finish(session, running, now=desk.database.now(session))
+        await_condition(lambda: desk.study().revision == 2)
 
 
 def _open_conclusions(desk: Desk) -> bool:

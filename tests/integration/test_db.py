@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, func, inspect, select, text, update
 from clearfilm.errors import LostLease, StartupError
 from db import audit, intake, queue, schema
 from db.intake import Outcome, ReceivedFilm, StudyAttributes
-from db.models import Audit, Base, Instance, Job, JobKind, JobState, Study, StudyState
+from db.models import Audit, Base, Instance, InstanceState, Job, JobKind, JobState, Study, StudyState
 from db.session import Database
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -133,6 +133,40 @@ def test_urgent_studies_come_first_then_the_oldest(database: Database) -> None:
         receive(database, now=NOW + number * SECOND, study=study, sop_instance_uid=f"1.{number}.1")
     claimed = [claim(database, now=NOW + 60 * SECOND) for _ in range(6)]
     assert [job.study_id if job else None for job in claimed] == [4, 3, 1, 2, 5, None]
+
+
+def test_a_later_film_raises_the_priority_of_its_study_and_of_what_waits(database: Database) -> None:
+    receive(database)
+    for number, order in enumerate(["STAT", "HIGH", None]):
+        study = StudyAttributes(study_instance_uid="1.2.3", ordered_priority=order)
+        receive(database, study=study, sop_instance_uid=f"1.2.3.4.{number}", digest=str(number) * 64)
+    receive(database, study=StudyAttributes(study_instance_uid="1.9"), sop_instance_uid="1.9.1")
+    with database.read() as session:
+        studies = [(study.priority, study.ordered_priority) for study in session.scalars(select(Study).order_by("id"))]
+        assert studies == [(queue.PRIORITY_STAT, "STAT"), (queue.PRIORITY_ROUTINE, None)]
+        jobs = Counter(session.execute(select(Job.study_id, Job.priority)).tuples())
+        assert jobs == {(1, queue.PRIORITY_STAT): 5, (2, queue.PRIORITY_ROUTINE): 2}
+
+
+def test_a_restored_film_is_analysed_and_concluded_again(database: Database) -> None:
+    receive(database)
+    job = claim(database)
+    assert job is not None
+    with database.begin() as session:
+        queue.fail(session, job, error="no file", now=NOW)
+        session.execute(update(Job).values(state=JobState.DONE))
+        session.execute(update(Instance).values(state=InstanceState.FAILED, reason="the stored file is missing"))
+        session.execute(update(Study).values(state=StudyState.CONCLUDED))
+    for _ in range(2):
+        with database.begin() as session:
+            intake.revive(session, 1, now=NOW + SECOND, quiet=QUIET)
+    with database.read() as session:
+        instance = session.scalars(select(Instance)).one()
+        assert (instance.state, instance.reason) == (InstanceState.QUEUED, None)
+        assert session.scalars(select(Study.state)).one() is StudyState.OPEN
+        open_jobs = session.scalars(select(Job.kind).where(Job.state == JobState.QUEUED)).all()
+        assert Counter(open_jobs) == {JobKind.ANALYSE: 1, JobKind.CONCLUDE: 1}
+        assert session.scalars(select(Audit.event)).all() == ["lost film restored"]
 
 
 def test_a_job_is_not_claimed_before_its_time(database: Database) -> None:

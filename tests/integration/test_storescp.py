@@ -160,6 +160,18 @@ def test_own_result_routed_back_is_acknowledged_and_not_stored(config: Config, l
     assert stored_files(config) == []
 
 
+def test_result_of_another_node_is_acknowledged_and_not_stored(config: Config, listener: RunningListener) -> None:
+    words = Decision.NOT_ANALYSED.series_description
+    with RawPeer(listener.port) as peer:
+        peer.accepted(calling="SCANNER", contexts=[(3, SC)])
+        result = film("2.25.77", SOPClassUID=SC, SeriesDescription=words)
+        assert peer.store(result, instance="2.25.77", sop_class=SC) == SUCCESS
+        assert stored_files(config) == []
+        capture = film("2.25.78", SOPClassUID=SC, SeriesDescription="Thorax PA")
+        assert peer.store(capture, instance="2.25.78", sop_class=SC) == SUCCESS
+    assert len(stored_files(config)) == 1
+
+
 @pytest.mark.parametrize(
     ("how", "result"),
     [
@@ -322,6 +334,19 @@ def test_port_of_another_program_is_one_sentence(config: Config, tmp_path: Path)
             RunningListener(configuration(tmp_path, node=Node(port=port)))
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_port_of_another_node_is_one_sentence(config: Config, tmp_path: Path, address: str) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with listening(config) as first:
+        second = configuration(other, node=Node(address=address, port=first.port))
+        words = f"{address}:{first.port} is in use by another Clearfilm node .data folder .*data"
+        with pytest.raises(StartupError, match=words):
+            RunningListener(second)
+    with listening(second) as alone:
+        assert store(alone.port, film()) == SUCCESS
+
+
 def test_two_listeners_share_a_port(config: Config, tmp_path: Path) -> None:
     with listening(config) as first:
         second = configuration(tmp_path, node=Node(port=first.port))
@@ -372,6 +397,25 @@ def test_row_without_a_file_fails_visibly_at_start(config: Config) -> None:
     with database.read() as session:
         assert audit.first_broken(session) is None
     database.close()
+
+
+@pytest.mark.parametrize("file_is_back", [False, True])
+def test_lost_film_is_analysed_when_its_sender_sends_it_again(config: Config, file_is_back: bool) -> None:
+    data = film()
+    with listening(config) as listener:
+        store(listener.port, data)
+    [path] = stored_files(config)
+    content = path.read_bytes()
+    path.unlink()
+    with listening(config) as listener:
+        wait_until(lambda: rows(config, select(Instance))[0].state == InstanceState.FAILED)
+        if file_is_back:  # as after a crash between the file and its rows
+            path.write_bytes(content)
+        assert store(listener.port, data) == SUCCESS
+    assert path.read_bytes() == content
+    [instance] = rows(config, select(Instance))
+    assert (instance.state, instance.reason) == (InstanceState.QUEUED, None)
+    assert sorted(job.kind for job in rows(config, select(Job))) == [JobKind.ANALYSE, JobKind.CONCLUDE]
 
 
 def test_stop_lets_a_running_message_end(config: Config) -> None:

@@ -3,6 +3,7 @@
 The decision stands in codes, in words and in the tracking identifiers: viewers show one or another.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -92,7 +93,7 @@ def content_tree(conclusion: StudyConclusion, captures: Mapping[str | None, Buil
         title=codes.DCM.ImagingMeasurementReport,
     )
     root: Any = report[0]
-    entries = [entry for film in conclusion.films for entry in _library_entries(film)]
+    entries = _library(conclusion.films)
     if entries:
         group = _container(codes.DCM.ImageLibraryGroup, entries)
         # TID 1500: the image library stands before the measurements, which are last so far.
@@ -174,6 +175,14 @@ def _probability(score: float) -> Measurement:
     return measurement
 
 
+def _library(films: Sequence[Film]) -> list[ImageContentItem]:
+    try:
+        return [entry for film in films for entry in _library_entries(film)]
+    except ValueError:
+        # The library describes the films only: an odd value in one of them must not cost the answer.
+        return []
+
+
 def _library_entries(film: Film) -> list[ImageContentItem]:
     """The film's entry in the image library, TID 1601; none if a mandatory descriptor is unknown."""
     source = film.source
@@ -198,7 +207,7 @@ def _library_entries(film: Film) -> list[ImageContentItem]:
 
 def _spacings(source: Dataset) -> list[NumContentItem]:
     spacings = [float(text) for text in values(source, "ImagerPixelSpacing")]
-    if len(spacings) != 2:
+    if len(spacings) != 2 or not all(0 < spacing < math.inf for spacing in spacings):
         return []
     vertical, horizontal = spacings
     millimetre = codes.UCUM.Millimeter

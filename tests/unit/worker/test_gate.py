@@ -1,6 +1,7 @@
 """Which films may get a decision."""
 
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from clearfilm.dicom.pixels import FilmFacts, PreparedFilm
 from clearfilm.errors import NotAnalysable
 from worker.gate import judge_header, judge_pixels
 
+TODAY = date(2026, 9, 1)
 FILM = FilmHeader(
     sop_class_uid=ComputedRadiographyImageStorage,
     modality="CR",
@@ -34,7 +36,7 @@ def film(**changes: Any) -> FilmHeader:
 
 def reason(header: FilmHeader, **options: Any) -> str:
     with pytest.raises(NotAnalysable) as caught:
-        judge_header(header, **options)
+        judge_header(header, today=TODAY, **options)
     return caught.value.reason
 
 
@@ -70,6 +72,10 @@ def reason(header: FilmHeader, **options: Any) -> str:
         {"patient_age": "81"},
         {"patient_age": "", "patient_birth_date": "19400305", "study_date": "20040826"},
         {"patient_age": "", "patient_birth_date": "18000101", "study_date": "20080504"},
+        {"patient_age": "", "patient_birth_date": "00000000"},
+        {"patient_age": "", "patient_birth_date": "1960"},
+        {"patient_age": "", "patient_birth_date": "2007", "study_date": "20260101"},
+        {"patient_age": "", "patient_birth_date": "20660305", "study_date": "21240826"},
         {"patient_age": ""},
         {"presentation_intent_type": "FOR PRESENTATION"},
         {"burned_in_annotation": "YES"},
@@ -78,7 +84,7 @@ def reason(header: FilmHeader, **options: Any) -> str:
     ],
 )
 def test_adult_frontal_chest_films_pass(changes: dict[str, Any]) -> None:
-    judge_header(film(**changes))
+    judge_header(film(**changes), today=TODAY)
 
 
 @pytest.mark.parametrize(
@@ -146,19 +152,44 @@ def test_whatever_else_gets_a_reason(changes: dict[str, Any], expected: str) -> 
     assert reason(film(**changes)) == expected
 
 
+@pytest.mark.parametrize("age", ["6 months", "05YR", "8 years", "8岁", "5y6m", "3.5Y", "24MTH", "-8Y", "unknown"])
+def test_age_that_cannot_be_read_is_refused(age: str) -> None:
+    assert reason(film(patient_age=age)) == "the patient's age cannot be read"
+    assert reason(film(patient_age=age, patient_birth_date="19600101")) == "the patient's age cannot be read"
+
+
+@pytest.mark.parametrize("birth", ["01022020", "02/01/2020", "20201301", "20200231", "born in May", "20300101"])
+def test_birth_date_that_cannot_be_read_is_refused(birth: str) -> None:
+    assert reason(film(patient_age="", patient_birth_date=birth)) == "the patient's age cannot be read"
+
+
+@pytest.mark.parametrize(
+    "birth", ["2026", "202001", "20200000", "2020-01-01", "2020-01-01 12:00", "2020年01月01日", "2008"]
+)
+@pytest.mark.parametrize("taken", ["", "19000101", "20990101", "2026", "unknown"])
+def test_children_are_known_by_any_reading_of_their_birth_date(birth: str, taken: str) -> None:
+    child = film(patient_age="", patient_birth_date=birth, study_date=taken)
+    assert reason(child) == "patient under 18"
+
+
+def test_every_date_of_the_film_counts() -> None:
+    child = film(patient_age="", patient_birth_date="19900101", study_date="20250101", acquisition_date="20040826")
+    assert reason(child) == "patient under 18"
+
+
 def test_an_empty_header_is_refused() -> None:
     reason(FilmHeader())
 
 
 def test_unknown_age_follows_the_configuration() -> None:
     unknown = film(patient_age="", patient_birth_date="18000101")
-    judge_header(unknown, unknown_age="analyse")
+    judge_header(unknown, today=TODAY, unknown_age="analyse")
     assert reason(unknown, unknown_age="refuse") == "the patient's age is not stated"
 
 
 def test_unknown_view_follows_the_configuration() -> None:
     unknown = film(view_position="")
-    judge_header(unknown, unknown_view="analyse")
+    judge_header(unknown, today=TODAY, unknown_view="analyse")
     assert reason(film(view_position="LAT"), unknown_view="analyse") == "view LAT"
 
 

@@ -220,6 +220,12 @@ def test_same_conclusion_gives_the_same_bytes() -> None:
     [
         ({}, 1, 1),
         ({"ImagerPixelSpacing": None}, 1, 0),
+        ({"ImagerPixelSpacing": b"1e400\\1e400"}, 1, 0),
+        ({"ImagerPixelSpacing": b"nan\\0.1"}, 1, 0),
+        ({"ImagerPixelSpacing": b"0\\0.1"}, 1, 0),
+        ({"ImagerPixelSpacing": b"0.1\\-0.1"}, 1, 0),
+        ({"ImagerPixelSpacing": b"1e300\\1e-300"}, 1, 1),
+        ({"ImagerPixelSpacing": b"0.12345678901234\\1.2345678901e-5"}, 1, 1),
         ({"PatientOrientation": None}, 1, 1),
         ({"PatientOrientation": None, "ViewPosition": None}, 0, 0),
         ({"Rows": None}, 0, 0),
