@@ -31,6 +31,15 @@ def check_ae_title(value: str) -> str:
     return title
 
 
+def check_host(value: str) -> str:
+    """The host as it is. Raises ValueError if no name server can be asked for it (RFC 3490)."""
+    try:
+        value.encode("idna")
+    except UnicodeError:
+        raise ValueError("is neither a host name nor an address") from None
+    return value
+
+
 def _check_network(value: str) -> str:
     ipaddress.ip_network(value, strict=False)
     return value
@@ -55,6 +64,7 @@ def _check_database_url(value: str) -> str:
 
 
 Network = Annotated[str, AfterValidator(_check_network)]
+Host = Annotated[str, Field(min_length=1), AfterValidator(check_host)]
 DatabaseURL = Annotated[str, AfterValidator(_check_database_url)]
 
 
@@ -68,7 +78,7 @@ class Database(Section):
     """Where the tables are."""
 
     url: DatabaseURL | None = None
-    """SQLAlchemy URL of a PostgreSQL server; null: SQLite in the data folder."""
+    """SQLAlchemy URL of a PostgreSQL server or SQLite file; null: SQLite in the data folder."""
     backups: int = Field(7, ge=0, le=365)
     """Daily SQLite backups to keep; 0 switches them off. Back PostgreSQL up with its own tools."""
 
@@ -125,7 +135,7 @@ class Destination(Section):
     """Short name; the database knows the destination by it."""
     ae_title: AETitle
     """AE title to call."""
-    host: str = Field(min_length=1)
+    host: Host
     """Host name or address."""
     port: Port
     """TCP port."""

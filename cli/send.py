@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from clearfilm.config import check_ae_title
+from clearfilm.config import check_ae_title, check_host
 from clearfilm.dicom import scu
 from clearfilm.errors import DeliveryError, PeerRefused, UsageError
 from cli.terminal import complain, progress, say
@@ -32,12 +32,13 @@ def parse_peer(text: str) -> scu.Peer:
     match = _ADDRESS.fullmatch(text)
     if match is None or not 1 <= int(match["port"]) <= 65535:
         raise UsageError(f"{text!r} is not of the form AE@HOST:PORT")
-    return scu.Peer(_title(match["title"]), match["host"].strip("[]"), int(match["port"]))
+    title, host = _checked(check_ae_title, match["title"]), _checked(check_host, match["host"].strip("[]"))
+    return scu.Peer(title, host, int(match["port"]))
 
 
-def _title(text: str) -> str:
+def _checked(check: Callable[[str], str], text: str) -> str:
     try:
-        return check_ae_title(text)
+        return check(text)
     except ValueError as error:
         raise UsageError(f"{text!r}: {error}") from error
 
@@ -55,7 +56,7 @@ def send_files(paths: list[Path], to: str, calling: str) -> int:
     UsageError
         If `to` is no address, or a title is none.
     """
-    peer, calling = parse_peer(to), _title(calling)
+    peer, calling = parse_peer(to), _checked(check_ae_title, calling)
     files, unreadable = _collect(paths)
     for path in unreadable:
         complain(f"{path}: is not a DICOM file")

@@ -52,20 +52,18 @@ def _heading(found: dict[str, Any]) -> str:
     state: str = found["state"]
     if state == StudyState.OPEN:
         return state
-    answer = [f"revision {found['revision']}, {_words(found)}"] if state == StudyState.CONCLUDED else []
+    words = Decision(found["decision"]).words if found["decision"] else ""
+    answer = [f"revision {found['revision']}, {words}"] if state == StudyState.CONCLUDED else []
     return ": ".join([state, *answer, *([found["reason"]] if found["reason"] else [])])
-
-
-def _words(found: dict[str, Any]) -> str:
-    return Decision(found["decision"]).words
 
 
 def _events(found: dict[str, Any]) -> list[Event]:
     events = [event for film in found["films"] for event in _film_events(film)]
     # All results of a revision are made when it is concluded.
-    for revision, at in {result["revision"]: result["created_at"] for result in found["results"]}.items():
-        latest = f", {_words(found)}" if revision == found["revision"] else ""
-        events.append((at, f"concluded: revision {revision}{latest}"))
+    concluded = {(result["revision"], result["created_at"], result["decision"]) for result in found["results"]}
+    events += [
+        (at, f"concluded: revision {revision}, {Decision(decision).words}") for revision, at, decision in concluded
+    ]
     captures = [result for result in found["results"] if result["kind"] != ResultKind.REPORT]
     reports = [result for result in found["results"] if result["kind"] == ResultKind.REPORT]
     events += [event for result in captures for event in _result_events(result, found["jobs"])]
@@ -90,7 +88,9 @@ def _result_events(result: dict[str, Any], jobs: list[dict[str, Any]]) -> Iterat
     for delivery in result["deliveries"]:
         where, state = delivery["destination"], delivery["state"]
         if delivery["sent_at"]:
-            yield delivery["sent_at"], f"{name} stored at {where}"
+            # The status is that of the last answer, which after a resend may be a refusal.
+            status = "" if delivery["last_error"] else f" ({delivery['dicom_status']})"
+            yield delivery["sent_at"], f"{name} stored at {where}{status}"
         if delivery["committed_at"]:
             yield delivery["committed_at"], f"{name} committed at {where}"
         if state in (DeliveryState.WAITING, DeliveryState.FAILED):

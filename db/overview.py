@@ -110,6 +110,7 @@ def _result(session: Session, result: Result) -> dict[str, Any]:
     return {
         "kind": result.kind.value,
         "revision": result.revision,
+        "decision": result.decision.value,
         "sop_class_uid": result.sop_class_uid,
         "sop_instance_uid": result.sop_instance_uid,
         "sha256": result.digest,

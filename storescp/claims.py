@@ -7,7 +7,6 @@ some of the films.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import socket
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Final
 from clearfilm.errors import StartupError
 
 _SOCKETS: Final = Path("/proc/net/unix")
-_PREFIX: Final = "clearfilm-listener"
+_PREFIX: Final = "clearfilm"
 _EVERYWHERE: Final = {"", "0.0.0.0", "::"}  # noqa: S104 - compared only
-# Of a Unix address, with the leading NUL of the abstract names.
+# Of a Unix address, with the leading NUL of the abstract names; cuts off only the end of a long folder.
 _LONGEST_NAME: Final = 107
 
 
@@ -45,7 +44,7 @@ def claim(address: str, port: int, data_folder: Path) -> socket.socket | None:
     """
     folder = str(data_folder.resolve())
     node = hashlib.sha256(folder.encode()).hexdigest()[:16]
-    name = f"\0{_PREFIX} {port} {address} {node} {os.getpid()}-{secrets.token_hex(4)} {folder}"
+    name = f"\0{_PREFIX} {port} {address} {node} {secrets.token_hex(4)} {folder}"
     claimed = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         claimed.bind(name.encode()[:_LONGEST_NAME])

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from dataclasses import asdict
-from datetime import date
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,7 +40,7 @@ def prepare(request: dict[str, Any]) -> PreparedFilm:
     ds = decoding.read(Path(request["path"]))
     judge_header(
         header.from_dataset(ds),
-        today=date.today(),
+        today=datetime.now().astimezone().date(),
         unknown_age=request["unknown_age"],
         unknown_view=request["unknown_view"],
     )

@@ -390,14 +390,16 @@ def _age_by_dates(header: FilmHeader, today: date) -> float | None:
         raise NotAnalysable(_UNREADABLE_AGE)
     films = map(_date_range, (header.study_date, header.acquisition_date, header.content_date))
     taken = [today, *(dates[0] for dates in films if dates is not None)]
-    ages = [_years(births[1], day) for day in taken]
+    ages = [_youngest(births, day) for day in taken]
     if max(ages) < 0:
         raise NotAnalysable(_UNREADABLE_AGE)
     return min((float(age) for age in ages if 0 <= age <= OLDEST_AGE_YEARS), default=None)
 
 
-def _years(birth: date, day: date) -> int:
-    return day.year - birth.year - ((day.month, day.day) < (birth.month, birth.day))
+def _youngest(births: tuple[date, date], day: date) -> int:
+    """Whole years on a day, of somebody born within a range; negative if the day is before all of it."""
+    latest = min(births[1], max(births[0], day))
+    return day.year - latest.year - ((day.month, day.day) < (latest.month, latest.day))
 
 
 def _date_range(text: str) -> tuple[date, date] | None:

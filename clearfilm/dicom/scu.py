@@ -122,8 +122,8 @@ def _request(
         association = ae.associate(
             peer.host, peer.port, contexts=proposed, ae_title=peer.ae_title, evt_handlers=list(handlers)
         )
-    except OSError as error:
-        raise PeerUnreachable(f"{peer} has no address: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise PeerUnreachable(f"{peer} has no address: {getattr(error, 'strerror', error)}") from error
     if association.is_established:
         return association
     if association.is_rejected:

@@ -66,6 +66,52 @@ def test_shipped_bundle_is_found_from_a_configuration_elsewhere(tmp_path: Path) 
     assert load(tmp_path, "").model.bundle == REPOSITORY / "models" / "reference"
 
 
+@pytest.mark.parametrize("host", ["", "a..b", "x" * 64])
+def test_host_that_nobody_can_look_up_is_refused(host: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"destinations\.0\.host"):
+        load(tmp_path, f"destinations: [{{name: a, ae_title: X, host: '{host}', port: 104}}]\n")
+
+
 @pytest.mark.parametrize(("total", "mark"), [(20e9, 5e9), (200e9, 20e9)])
 def test_larger_of_the_two_disk_marks_counts(total: float, mark: float) -> None:
     assert Disk().low_water(int(total)) == mark
+
+
+@pytest.mark.parametrize("name", ["NODE", "SENDERS", "DESTINATIONS"])
+@pytest.mark.parametrize("value", ["abc", "", "[1", '"abc"', "[1]", "7"])
+def test_variable_of_a_whole_section_must_be_json_of_its_form(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"CLEARFILM_{name}", value)
+    with pytest.raises(ConfigurationError, match=f"(?i){name}"):
+        load(tmp_path, "node: {port: 104}\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo",
+        "",
+        "mysql://secret@host/x",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite://host/file",
+        "postgresql+asyncpg://secret@host/x",
+        "postgresql://u:secret@host:port/x",
+    ],
+)
+def test_other_databases_are_refused_without_telling_the_password(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"database\.url: must be postgresql") as caught:
+        load(tmp_path, f"database: {{url: '{url}'}}\n")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://u:p@h/d", "postgresql://h/d", "sqlite:////var/lib/x.sqlite"])
+def test_database_url_is_taken_as_it_is(url: str, tmp_path: Path) -> None:
+    assert load(tmp_path, f"database: {{url: '{url}'}}\n").database_url == url
+
+
+def test_relative_database_file_is_taken_from_the_files_folder(tmp_path: Path) -> None:
+    url = load(tmp_path, "database: {url: 'sqlite:///own.sqlite'}\n").database_url
+    assert url == f"sqlite:///{tmp_path}/own.sqlite"
