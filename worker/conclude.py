@@ -208,6 +208,7 @@ class Concluder:
             concluded_at=now.astimezone(),
             node=self._node,
             predecessors=predecessors,
+            urgent=study.priority > queue.PRIORITY_ROUTINE,
         )
 
     def _film(self, row: FilmRow, study: Study) -> Film:

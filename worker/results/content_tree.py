@@ -47,6 +47,7 @@ from worker.results.words import NOT_DIAGNOSTIC, narrative, plain, short
 _ABNORMAL: Final = Code("408574004", "SCT", "Imaging result abnormal")
 _ASSOCIATED_FINDING: Final = Code("246090004", "SCT", "Associated finding")
 _CHEST: Final = Code("816094009", "SCT", "Chest")
+_NORMAL_PRIORITY: Final = Code("394848005", "SCT", "Normal priority")
 _PRIORITY: Final = Code("260870009", "SCT", "Priority")
 # PixelMed knows only the 2019 members of CID 100; more specific codes are legal but not among them.
 _PROCEDURE: Final = Code("363679005", "SCT", "Imaging procedure")
@@ -61,7 +62,7 @@ _SIGNIFICANCES: Final = {
 # Advisory. A finding leaves the order as it is: escalation is a matter of the site.
 _PRIORITIES: Final = {
     Decision.NO_SIGNIFICANT_FINDING: Code("1251527002", "SCT", "Low priority"),
-    Decision.SIGNIFICANT_FINDING: Code("394848005", "SCT", "Normal priority"),
+    Decision.SIGNIFICANT_FINDING: _NORMAL_PRIORITY,
 }
 _MODALITIES: Final = {
     ComputedRadiographyImageStorage: codes.DCM.ComputedRadiography,
@@ -225,7 +226,8 @@ def _evaluations(conclusion: StudyConclusion) -> list[ContentItem]:
         CodeContentItem(codes.DCM.CADProcessingAndFindingsSummary, _summary(conclusion), _CONTAINS),
     ]
     if decision in _PRIORITIES:
-        items.append(CodeContentItem(_PRIORITY, _PRIORITIES[decision], _CONTAINS))
+        priority = _NORMAL_PRIORITY if conclusion.urgent else _PRIORITIES[decision]
+        items.append(CodeContentItem(_PRIORITY, priority, _CONTAINS))
     note = f" Model: {conclusion.model.note}." if conclusion.model else ""
     comment = (
         f"Preliminary output of an AI algorithm. {NOT_DIAGNOSTIC}; "

@@ -77,6 +77,7 @@ class StudyConclusion:
     concluded_at: datetime  # aware; its local date and time are written and shown
     node: NodeIdentity
     predecessors: tuple[Predecessor, ...] = ()
+    urgent: bool = False  # ordered with priority: a human's priority is never lowered
 
     @property
     def digests(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Structured reports, read back by highdicom."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,11 @@ def test_no_film_of_another_decision_is_labelled_without_finding(decision: Decis
         "AI CXR triage: NOT ANALYSED",
     ]
     assert not any("NO SIGNIFICANT" in label for label in labels)
+
+
+def test_priority_that_a_human_ordered_is_never_lowered() -> None:
+    assert coded(report_of(NEGATIVE), "260870009") == ["1251527002"]
+    assert coded(report_of(replace(NEGATIVE, urgent=True)), "260870009") == ["394848005"]
 
 
 def test_partly_analysed_studies_say_so() -> None:
