@@ -13,7 +13,8 @@ console = Console(highlight=False)
 
 def say(text: str) -> None:
     """One line for the user."""
-    console.print(text, markup=False)
+    # Never broken into lines: programs read this too.
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:

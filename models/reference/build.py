@@ -83,15 +83,16 @@ BOOTSTRAP = 2000
 class Settings:
     """What cross-validation chose."""
 
-    epochs: int = 6
+    epochs: int = 4
     batch_size: int = 32
-    learning_rate: float = 1.5e-4
-    head_learning_rate: float = 3e-4
+    learning_rate: float = 3e-5
+    head_learning_rate: float = 1e-4
     weight_decay: float = 0.05
     warm_up_steps: int = 20
     dropout: float = 0.3
     mixup: float = 0.4  # of third-stage maps; both parameters of the beta distribution
     average_decay: float = 0.99  # exponential moving average of the weights, per step
+    start_share: float = 0.5  # of the starting weights in the result
     probe_strength: float = 1e-3  # C of the logistic regression that the linear layer starts from
     runs: int = 3  # runs from the same start whose weights are averaged
 
@@ -285,7 +286,8 @@ def train(
             module.requires_grad_(False)
     start_from_probe(stage, linear, cohort, maps, films, settings)
     weights = [*(p for p in stage.parameters() if p.requires_grad), *linear.parameters()]
-    average = [weight.detach().clone() for weight in weights]
+    start = [weight.detach().clone() for weight in weights]
+    average = [weight.clone() for weight in start]
     groups = [
         {"params": weights[:-2], "lr": settings.learning_rate},
         {"params": weights[-2:], "lr": settings.head_learning_rate},
@@ -321,6 +323,9 @@ def train(
                     mean.lerp_(weight, 1 - decay)
             losses.append(loss.item())
         print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, {time.monotonic() - began:.0f} s", flush=True)
+    # Half-way back to the start generalises better: M. Wortsman et al., Robust fine-tuning, CVPR 2022.
+    for mean, weight in zip(average, start, strict=True):
+        mean.lerp_(weight, settings.start_share)
     names = {id(weight): name for name, weight in network.named_parameters()}
     trained = {names[id(weight)]: mean.contiguous() for weight, mean in zip(weights, average, strict=True)}
     norms = {
