@@ -125,6 +125,13 @@ def set_commitment_requested(session: Session, delivery_ids: list[int], transact
     )
 
 
+def forget_commitment_request(session: Session, transaction_uid: str) -> None:
+    """The request did not reach the peer: it may be repeated at once."""
+    session.execute(
+        update(Delivery).where(Delivery.commitment_uid == transaction_uid).values(commitment_requested_at=None)
+    )
+
+
 def uncommitted(
     session: Session, destination: str, *, now: datetime, silence: timedelta, longest: timedelta, limit: int
 ) -> list[Parcel]:

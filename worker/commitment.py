@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from clearfilm.config import Destination
 from clearfilm.dicom import scu
 from clearfilm.dicom.commitment import CommitmentReport, report_handler
-from clearfilm.errors import DeliveryError
+from clearfilm.errors import DeliveryError, PeerBusy
 from db import deliveries
 from db.session import Database
 from worker.deliver import peer_of
@@ -95,7 +95,12 @@ class Notary:
                 now = self._database.now(session)
                 deliveries.set_commitment_requested(session, ids, transaction, now=now)
             names = [(parcel.sop_class_uid, parcel.sop_instance_uid) for parcel in sent]
-            scu.request_commitment(association, transaction, names)
+            try:
+                scu.request_commitment(association, transaction, names)
+            except PeerBusy:
+                with self._database.begin() as session:
+                    deliveries.forget_commitment_request(session, transaction)
+                raise
             self._reported.wait(REPORT_SECONDS)
 
     def _keep(self, report: CommitmentReport) -> None:

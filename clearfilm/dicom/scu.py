@@ -208,7 +208,7 @@ def offers_commitment(association: Association) -> bool:
 def request_commitment(association: Association, transaction_uid: str, objects: Sequence[tuple[str, str]]) -> None:
     """Ask the peer to take responsibility for stored objects: N-ACTION, type 1 (PS3.4 J.3.2).
 
-    A refusal or silence changes nothing: the objects are stored, and the request is repeated later.
+    A refusal changes nothing: the objects are stored, and the request is repeated later.
 
     Parameters
     ----------
@@ -229,6 +229,8 @@ def request_commitment(association: Association, transaction_uid: str, objects: 
     except (RuntimeError, ValueError) as error:
         raise PeerBusy("the association ended before storage commitment was requested") from error
     status = getattr(answer, "Status", None)
+    if status is None:
+        raise PeerBusy("the association ended before storage commitment was answered")
     if status != SUCCESS:
         logger.warning("storage commitment request not accepted", extra={"status": status})
 

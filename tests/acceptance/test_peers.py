@@ -31,6 +31,7 @@ def test_orthanc_keeps_and_commits_to_every_result_once_although_it_is_killed(tm
         try:
             node.send_until_stored(films[0][0])
             await_condition(lambda: orthanc.instances() == 2, 60, "first study at Orthanc")
+            await_condition(lambda: _deliveries(node).get("committed") == 2, 60, "first study committed")
             for path, _ in films[1:]:
                 node.send_until_stored(path)
             orthanc.process.kill()
