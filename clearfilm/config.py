@@ -229,6 +229,120 @@ class Worklist(Section):
     port: ListenPort = 8480
 
 
+class ReportColumns(Section):
+    """Names of the columns of a CSV or Excel file; a column that the file lacks is passed over."""
+
+    accession_number: str = "accession_number"
+    """Key: this, or the next one, must be there in each row."""
+    study_instance_uid: str = "study_instance_uid"
+    """Key: (0020,000D)."""
+    patient_id: str = "patient_id"
+    """Must then agree with the study's."""
+    findings: str = "findings"
+    """Description."""
+    impression: str = "impression"
+    """Conclusion."""
+    text: str = "text"
+    """The whole report, split at its headings; for files without the two columns above."""
+    status: str = "status"
+    """final, preliminary, addendum or corrected; without the column: final."""
+    reported_at: str = "reported_at"
+    """Date and time; without a zone, this machine's."""
+
+
+class ReportListener(Section):
+    """HL7 v2 over MLLP: `clearfilm reports listen`."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on."""
+    port: ListenPort = 2575
+    """Registered for HL7."""
+    senders: tuple[Network, ...] = ()
+    """Addresses or networks that may send; while there is none, the listener does not start."""
+    encoding: Literal["utf-8", "gb18030", "latin-1"] = "utf-8"
+    """For messages whose MSH-18 names none."""
+    accession_field: str = Field("OBR-3", pattern=r"^(OBR|ORC)-\d{1,2}$")
+    """Where the accession number is."""
+    maximum_connections: int = Field(16, ge=1, le=256)
+    """Open connections; more are closed at once."""
+    maximum_message_kilobytes: int = Field(1024, ge=1, le=16384)
+    """Larger messages are refused and the connection closed."""
+    message_timeout_seconds: float = Field(10, gt=0)
+    """From the first to the last byte of a message."""
+    idle_timeout_seconds: float = Field(300, gt=0)
+    """A connection without a message is closed after this time."""
+
+
+class Reports(Section):
+    """Radiologists' reports and their labels."""
+
+    lexicon: Path | None = None
+    """Folder with a site's own lexicon_*.yaml; null: the shipped one."""
+    rule_set: Literal["wide", "strict"] = "wide"
+    """strict: only whole impressions of the lexicon count as no finding (the paper)."""
+    no_acute: Literal["indeterminate", "no_finding"] = "indeterminate"
+    """What "no acute abnormality" alone is; it does not exclude old disease."""
+    columns: ReportColumns = ReportColumns()
+    listener: ReportListener = ReportListener()
+
+
+class Training(Section):
+    """How a model is trained. Defaults follow common fine-tuning practice; docs/training.md gives reasons."""
+
+    init: str = Field("base", min_length=1)
+    """Starting weights: base, imagenet (torchvision's, from its hub), random, a weights file, or a bundle folder."""
+    train: Literal["head", "last_stage", "last_two_stages", "all"] = "last_stage"
+    """What learns; the rest stays as it is. "all" wants a GPU and thousands of films."""
+    batch_norm: Literal["auto", "frozen", "trained"] = "auto"
+    """auto: frozen, except from random weights."""
+    linear_probe: bool = True
+    """Start the linear layer from a logistic regression on the untrained network's features."""
+    probe_strength: float = Field(1e-3, gt=0)
+    """Inverse of that regression's L2 penalty, on standardised features."""
+    edge: int = Field(224, ge=64, le=1024, multiple_of=32)
+    """Side of the network's input, pixels. 448 gives a finer map at four times the cost."""
+    epochs: int = Field(30, ge=1, le=1000)
+    """Most passes over the training films."""
+    warm_up_epochs: float = Field(1, ge=0)
+    """The learning rate rises for so long, then falls as half a cosine."""
+    patience: int = Field(5, ge=1)
+    """Stop after so many epochs without a better value on the stop patients."""
+    batch_size: int = Field(32, ge=1, le=4096)
+    """Films in one optimizer step, over all processes."""
+    micro_batch: int = Field(16, ge=1, le=1024)
+    """Most films in one forward pass; gradients are added up until the batch is full."""
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    """Of the stages that learn."""
+    head_learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Of the linear layer."""
+    weight_decay: float = Field(0.05, ge=0, le=1)
+    """AdamW's; not for batch norm and biases."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of a step's gradient."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of the pooled features."""
+    mixup: float = Field(0.0, ge=0, le=10)
+    """Parameter of the beta distribution that mixes pairs of films; 0: none."""
+    average_decay: float = Field(0.999, ge=0, lt=1)
+    """Exponential moving average of the weights, per step; the average is what is shipped."""
+    balance_above: float = Field(0.6, ge=0.5, le=1)
+    """Weight the rarer label if the other one's share is above this."""
+    cached_variants: int = Field(6, ge=0, le=64)
+    """Versions of each film whose frozen part is computed once, the film itself among them; 0: none, compute anew."""
+    seed: int = Field(0, ge=0)
+    """Of everything random."""
+    sensitivities: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.99, 0.98, 0.95, 0.9), min_length=1)
+    """Guaranteed at the operating point: the first for which there are enough abnormal calibration patients."""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Of that guarantee."""
+    contour_share: float = Field(0.05, gt=0, lt=1)
+    """Of normal calibration films that may show a contour."""
+    gate_margin: float = Field(1.2, ge=1)
+    """Room of the unusual-image gate for films of other devices."""
+    tensorboard: bool = False
+    """Write TensorBoard events into the run folder; needs the package tensorboard."""
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -254,6 +368,8 @@ class Config(BaseSettings):
     retention: Retention = Retention()
     disk: Disk = Disk()
     worklist: Worklist = Worklist()
+    reports: Reports = Reports()
+    training: Training = Training()
 
     @classmethod
     def settings_customise_sources(
@@ -318,6 +434,9 @@ def load(path: Path) -> Config:
             "data_folder": (folder / config.data_folder).resolve(),
             "database": config.database.model_copy(update={"url": _find_database(folder, config.database.url)}),
             "model": config.model.model_copy(update={"bundle": _find_bundle(folder, config.model.bundle)}),
+            "reports": config.reports.model_copy(
+                update={"lexicon": config.reports.lexicon and (folder / config.reports.lexicon).resolve()}
+            ),
         }
     )
 

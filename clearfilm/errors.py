@@ -9,6 +9,8 @@ ClearfilmError
 │   └── OutOfSpace              below the low-water mark (C-STORE 0xA700)
 ├── RefusedObject               a received object that is not kept; carries the C-STORE status
 ├── NotAnalysable               a stored film that gets no decision; carries the reason
+├── RefusedReport               a radiologist's report that is not taken; carries the reason
+├── TrainingError               a cohort or a training run that cannot be used or go on, with counts
 ├── LostLease                   another worker owns the job now: publish nothing
 └── DeliveryError
     ├── PeerUnreachable         retryable: no association
@@ -87,6 +89,14 @@ class NotAnalysable(ClearfilmError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class RefusedReport(ClearfilmError):
+    """A report that is not taken; the rest of the file or connection goes on. Never with text of the report."""
+
+
+class TrainingError(ClearfilmError):
+    """A cohort or a training run cannot be used or cannot go on; the message gives counts and what to do."""
 
 
 class LostLease(ClearfilmError):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +19,17 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Model bundles: list, verify, activate.", no_args_is_help=True)
 app.add_typer(models, name="model")
+cohorts = typer.Typer(help="Cohorts: labelled films, split by patient, for training.", no_args_is_help=True)
+app.add_typer(cohorts, name="cohort")
+reports = typer.Typer(help="Radiologists' reports: import, listen, label, review, audit.", no_args_is_help=True)
+app.add_typer(reports, name="reports")
 
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="CLEARFILM_CONFIG", help="The configuration file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 DEFAULT_CONFIG = Path("config.yaml")
+ReportFileOption = Annotated[
+    Path | None, typer.Option("--csv", help="A file with report_id, findings, impression; default: the database.")
+]
 
 
 @app.command()
@@ -197,6 +205,145 @@ def activate_model(
     from cli.models import activate_bundle
 
     activate_bundle(config, bundle, user)
+
+
+@reports.command("import")
+def import_reports(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, Excel or SR file, or a folder of SR files.")],
+    mapping: Annotated[list[str] | None, typer.Option(help="NAME=COLUMN, instead of reports.columns.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Import reports; fails if a row was refused, the rest is in."""
+    from cli.reports import import_reports as run
+
+    raise typer.Exit(run(config, source, mapping or []))
+
+
+@reports.command("listen")
+def listen_for_reports(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the process that takes HL7 v2 ORU^R01 over MLLP."""
+    from cli.reports import listen
+
+    listen(config)
+
+
+@reports.command("label")
+def label_reports(
+    source: ReportFileOption = None,
+    out: Annotated[Path | None, typer.Option(help="Where the labelled file goes; with --csv.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Label a file, or the database's reports."""
+    from cli.reports import label_csv, label_database
+
+    if (source is None) != (out is None):
+        raise typer.BadParameter("--csv and --out go together")
+    if source is None or out is None:
+        label_database(config, as_json=as_json)
+        return
+    raise typer.Exit(label_csv(_existing(config), source, out))
+
+
+@reports.command("review")
+def review_reports(
+    out: Annotated[Path, typer.Option(help="Where the disputed reports go.")],
+    source: ReportFileOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """List reports on which a second opinion disagrees with the rules."""
+    from cli.reports import review
+
+    review(_existing(config) if source else config, source, out)
+
+
+@reports.command("audit")
+def audit_reports(
+    sample: Annotated[int | None, typer.Option(min=1, help="Draw so many reports, without labels, into --out.")] = None,
+    score: Annotated[Path | None, typer.Option(help="The filled-in file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the sample goes.")] = None,
+    source: ReportFileOption = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 1,
+    user: Annotated[str | None, typer.Option(help="Who filled it in; keeps the labels in the database.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the labels against a human reader: draw a blind sample, then score it."""
+    from cli.reports import draw_audit, score_audit
+
+    if (sample is None) == (score is None) or (sample is None) != (out is None):
+        raise typer.BadParameter("either --sample N --out FILE, or --score FILE")
+    if score is not None:
+        score_audit(config if user else _existing(config), score, user, as_json=as_json)
+    elif sample is not None and out is not None:
+        draw_audit(_existing(config) if source else config, source, out, sample, seed)
+
+
+def _existing(config: Path) -> Path | None:
+    """Files can be labelled without a node: config.yaml may be missing if nobody named another one."""
+    return None if config == DEFAULT_CONFIG and not config.exists() else config
+
+
+@cohorts.command("build")
+def build_cohort(
+    out: Annotated[Path, typer.Option("--out", help="New folder for the manifest.")],
+    folder: Annotated[Path | None, typer.Option("--folder", help="Folder with films; without it: the archive.")] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="Its films: file, patient_id, label (normal/abnormal), …")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--split-key", help="Key file; default: split.key in the data folder.")
+    ] = None,
+    paper_split: Annotated[
+        bool, typer.Option("--paper-split", help="Split films at random, not patients: measures what leakage adds.")
+    ] = False,
+    temporal_from: Annotated[
+        datetime | None,
+        typer.Option(
+            "--temporal-from", formats=["%Y-%m-%d"], help="Keep films from this day on as a test of their own."
+        ),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Join films and labels, split them by patient, write a manifest."""
+    from cli.cohort import build_cohort as build
+
+    build(
+        config,
+        out,
+        folder=folder,
+        table=table,
+        key_file=key,
+        scheme="paper" if paper_split else "patient",
+        temporal_from=temporal_from.date() if temporal_from else None,
+    )
+
+
+@cohorts.command("export")
+def export_cohort(
+    cohort: Annotated[Path, typer.Argument(help="Folder of the cohort.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the films.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write de-identified copies of a cohort's films: pixels and a table, no DICOM headers."""
+    from cli.cohort import export_cohort as export
+
+    export(config, cohort, out)
+
+
+@app.command()
+def train(
+    cohort: Annotated[Path, typer.Option("--cohort", help="Folder of the cohort.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; the bundle is in it at the end.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="For example training.epochs=3.")] = None,
+    films: Annotated[Path | None, typer.Option("--films", help="Where the films are now, if they were moved.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Train a model on a cohort; for several processes start it with torchrun."""
+    from cli.train import run_training
+
+    run_training(config, cohort, out, settings=settings or [], films=films, resume=resume)
 
 
 def main() -> None:

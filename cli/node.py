@@ -26,6 +26,15 @@ def opened(config_path: Path) -> Iterator[tuple[Config, Database]]:
         yield config, database
 
 
+@contextmanager
+def prepared(config_path: Path) -> Iterator[tuple[Config, Database]]:
+    """The same for commands that bring something in: the database is made or migrated. Raises StartupError."""
+    config = configuration.load(config_path)
+    with closing(Database(config.database_url)) as database:
+        schema.prepare(database)
+        yield config, database
+
+
 def _require_schema(database: Database) -> None:
     found = schema.version(database)
     if found is None:

@@ -346,3 +346,59 @@ Index(
     sqlite_where=Job.state == JobState.RUNNING.value,
     postgresql_where=Job.state == JobState.RUNNING.value,
 )
+
+
+class ReportSource(enum.StrEnum):
+    """How a report came in."""
+
+    CSV = "csv"
+    HL7 = "hl7"
+    SR = "sr"
+
+
+class ReportStatus(enum.StrEnum):
+    """How far the radiologist had got. A correction is FINAL and later than what it corrects."""
+
+    PRELIMINARY = "preliminary"
+    FINAL = "final"
+    ADDENDUM = "addendum"
+
+
+class Report(Base):
+    """A radiologist's report as received. Of one study's reports one is current: it has no `superseded_by`."""
+
+    __tablename__ = "reports"
+    __table_args__ = (Index("ix_reports_waiting", "study_id", "superseded_by"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True, comment="of identity, status, time and text")
+    source: Mapped[ReportSource] = mapped_column(_states(ReportSource))
+    status: Mapped[ReportStatus] = mapped_column(_states(ReportStatus))
+    accession_number: Mapped[str | None] = mapped_column(Text, index=True)
+    study_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
+    patient_id: Mapped[str | None] = mapped_column(Text)
+    findings: Mapped[str] = mapped_column(Text)
+    impression: Mapped[str] = mapped_column(Text)
+    language: Mapped[str] = mapped_column(String(8), comment="zh, en or mixed")
+    reported_at: Mapped[datetime | None] = mapped_column(comment="as the report tells")
+    received_at: Mapped[datetime]
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id", ondelete="SET NULL"))
+    superseded_by: Mapped[int | None] = mapped_column(ForeignKey("reports.id", ondelete="SET NULL"), index=True)
+    label: Mapped[str | None] = mapped_column(String(16), index=True, comment="of the current report, with its addenda")
+    rule: Mapped[str | None] = mapped_column(String(32))
+    span: Mapped[str | None] = mapped_column(Text)
+    tags: Mapped[list[str] | None] = mapped_column(JSON())
+    lexicon_version: Mapped[str | None] = mapped_column(String(64))
+
+
+class ReportAudit(Base):
+    """What a human reader says of a report, blind to its label."""
+
+    __tablename__ = "report_audits"
+    __table_args__ = (UniqueConstraint("report_id", "reader"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"))
+    reader: Mapped[str] = mapped_column(String(128))
+    label: Mapped[str] = mapped_column(String(16))
+    recorded_at: Mapped[datetime]

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, exists, select
 from clearfilm.config import Config
 from clearfilm.files import TEMPORARY_SUFFIX
 from clearfilm.process import is_dead
-from db import audit, conclusions, queue
+from db import audit, conclusions, queue, reports
 from db.models import Analysis, Instance, Job, JobState, Result, Study, StudyState
 from db.session import Database
 from worker import failures
@@ -55,6 +55,7 @@ class Schedule:
         tasks: list[tuple[Callable[[], None], timedelta]] = [
             (self.end_exhausted_jobs, timedelta(seconds=5)),
             (self.conclude_forgotten_studies, timedelta(minutes=1)),
+            (self.match_reports, timedelta(minutes=1)),
             (self.guard_disk, timedelta(minutes=1)),
             (self.checkpoint, timedelta(minutes=1)),
             (self.delete_orphans, timedelta(hours=1)),
@@ -91,6 +92,13 @@ class Schedule:
             for study_id in conclusions.forgotten(session):
                 logger.warning("study had no conclusion queued", extra={"study_id": study_id})
                 conclusions.request(session, study_id, quiet=self._quiet, now=now)
+
+    def match_reports(self) -> None:
+        """Radiologists' reports that came before their study find it."""
+        with self._database.begin() as session:
+            matches = reports.match_waiting(session)
+        if matches.matched:
+            logger.info("reports matched", extra={"matched": matches.matched, "waiting": matches.waiting})
 
     def guard_disk(self) -> None:
         """Tell in the log when free space goes below the low-water mark, and when it is back."""

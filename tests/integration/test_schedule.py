@@ -12,9 +12,22 @@ from sqlalchemy import select, update
 from clearfilm.config import Config
 from clearfilm.errors import StartupError
 from clearfilm.process import is_dead, process_name
-from db import audit, intake, queue, schema
+from db import audit, intake, queue, reports, schema
 from db.intake import ReceivedFilm, StudyAttributes
-from db.models import Audit, Instance, InstanceState, Job, JobKind, JobState, Study, StudyState
+from db.models import (
+    Audit,
+    Instance,
+    InstanceState,
+    Job,
+    JobKind,
+    JobState,
+    Report,
+    ReportSource,
+    ReportStatus,
+    Study,
+    StudyState,
+)
+from db.reports import ReceivedReport
 from db.session import Database
 from worker.schedule import BACKUPS, Schedule
 
@@ -92,6 +105,16 @@ def test_a_study_that_nothing_would_conclude_is_found(clockwork: Clockwork) -> N
     clockwork.schedule.conclude_forgotten_studies()
     with clockwork.database.read() as session:
         assert session.scalars(select(Job.kind).where(Job.state == JobState.QUEUED)).all() == [JobKind.CONCLUDE]
+
+
+def test_a_report_that_came_before_its_study_finds_it(clockwork: Clockwork) -> None:
+    report = ReceivedReport(ReportSource.HL7, ReportStatus.FINAL, "", "clear", accession_number="A1")
+    with clockwork.database.begin() as session:
+        reports.record(session, report, now=clockwork.database.now(session))
+        session.execute(update(Study).values(accession_number="A1"))
+    clockwork.schedule.match_reports()
+    with clockwork.database.read() as session:
+        assert session.scalars(select(Report.study_id)).one() == session.scalars(select(Study.id)).one()
 
 
 def test_retention_deletes_rows_and_files_of_old_finished_studies_and_says_so(clockwork: Clockwork) -> None:

@@ -86,13 +86,17 @@ def test_configuration_in_a_document_loads(block: str, tmp_path: Path) -> None:
 def test_guide_documents_every_key_with_its_default() -> None:
     documented = {row[0].strip("`"): row[1].strip("`") for row in rows(section("Configuration"))[1:]}
     expected = {
-        key: default if isinstance(default, str) else yaml.safe_dump(plain(default)).splitlines()[0]
+        key: default
+        if isinstance(default, str)
+        else yaml.safe_dump(plain(default), default_flow_style=True).splitlines()[0]
         for key, default in keys(Config)
     }
     assert documented == expected
 
 
 def plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Path) else value
 
 

@@ -1,0 +1,74 @@
+"""`clearfilm cohort build | export`."""
+
+from datetime import date
+from pathlib import Path
+
+from clearfilm import config as configuration
+from clearfilm.errors import ConfigurationError
+from cli.node import opened
+from cli.terminal import print_table, say
+from cli.watch import watching
+from db import reports
+from training import cohort as cohorts
+from training.archive import read_archive
+from training.cohort import Cohort
+from training.export import export
+from training.labels.labeller import from_config, label_current
+from training.split import Scheme, read_key, read_key_file
+from worker.decoder import DecoderPool
+
+
+def build_cohort(
+    config_path: Path,
+    out: Path,
+    *,
+    folder: Path | None,
+    table: Path | None,
+    key_file: Path | None,
+    scheme: Scheme,
+    temporal_from: date | None,
+) -> None:
+    """Build from a folder with a CSV file, or from the archive. Raises TrainingError."""
+    if (folder is None) != (table is None):
+        raise ConfigurationError("--folder and --csv belong together; without both the archive is used")
+    config = configuration.load(config_path)
+    key = read_key_file(key_file) if key_file else read_key(config.data_folder)
+    unknown_age = config.worker.unknown_age
+    with watching() as watcher:
+        if folder is not None and table is not None:
+            with DecoderPool(config) as decoder:
+                selection = cohorts.read_folder(folder, table, decoder, unknown_age=unknown_age, watcher=watcher)
+            root, source = folder, "folder"
+        else:
+            with opened(config_path) as (_, database):
+                with database.begin() as session:
+                    reports.match_waiting(session)
+                label_current(database, from_config(config.reports))
+                with database.read() as session:
+                    selection = read_archive(session, config.data_folder, unknown_age=unknown_age, watcher=watcher)
+            root, source = config.data_folder, "archive"
+    built = cohorts.build(selection, out, root=root, source=source, key=key, scheme=scheme, temporal_from=temporal_from)
+    _print(built)
+
+
+def export_cohort(config_path: Path, folder: Path, out: Path) -> None:
+    """Write de-identified copies of the films. Raises TrainingError."""
+    config = configuration.load(config_path)
+    cohort = cohorts.load(folder)
+    with watching() as watcher, DecoderPool(config) as decoder:
+        done = export(cohort, out, decoder, read_key(config.data_folder), watcher=watcher)
+    say(f"{done.films} films exported to {out}; left out: {cohorts.describe(done.left_out)}")
+    say("Look for text burned into the pictures before you hand them on: it cannot be found by header alone.")
+
+
+def _print(cohort: Cohort) -> None:
+    rows: list[list[object]] = [
+        [part, counts["patients"], counts["normal"], counts["abnormal"]]
+        for part, counts in cohort.manifest.counts.items()
+    ]
+    print_table("", ["part", "patients", "normal films", "abnormal films"], rows)
+    excluded = cohort.manifest.excluded
+    say(f"left out: {sum(excluded.values())} ({cohorts.describe(excluded)})")
+    if cohort.manifest.shared_patients:
+        say(f"warning: {cohort.manifest.shared_patients} patients are in more than one part; figures will flatter")
+    say(f"cohort {cohort.digest[:12]} in {cohort.folder}")

@@ -1,0 +1,110 @@
+"""From stored films and reports in a real database to a cohort."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from db import intake, reports, schema
+from db.intake import ReceivedFilm, StudyAttributes
+from db.models import Instance, InstanceState, ReportSource, ReportStatus
+from db.reports import ReceivedReport
+from db.session import Database
+from tests import result_factories
+from training.archive import read_archive
+from training.cohort import build
+
+DX = "1.2.840.10008.5.1.4.1.1.1.1"
+
+
+class Node:
+    """A data folder with films and a database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = Database(f"sqlite:///{folder / 'clearfilm.sqlite'}")
+        schema.prepare(self.database)
+
+    def receive(
+        self, patient: str | None, *, state: InstanceState = InstanceState.ANALYSED, reason: str | None = None
+    ) -> str:
+        """A film of a new study; the study's UID."""
+        ds = result_factories.header(StudyInstanceUID=generate_uid(), SOPInstanceUID=generate_uid())
+        ds.Manufacturer, ds.ManufacturerModelName, ds.ViewPosition = "Maker", "M1", "PA"
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        path = f"films/{ds.SOPInstanceUID}.dcm"
+        (self.folder / "films").mkdir(exist_ok=True)
+        ds.save_as(self.folder / path, enforce_file_format=True)
+        study = StudyAttributes(
+            study_instance_uid=str(ds.StudyInstanceUID), patient_id=patient, patient_sex="F", study_date="20240501"
+        )
+        film = ReceivedFilm(
+            study=study,
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            sop_class_uid=DX,
+            series_instance_uid=str(ds.SeriesInstanceUID),
+            transfer_syntax_uid=str(ExplicitVRLittleEndian),
+            digest=f"{hash(path) % 10**16:064}",
+            size=1,
+            path=path,
+            sender="demo",
+            calling_ae_title="MODALITY",
+        )
+        with self.database.begin() as session:
+            intake.record(session, film, now=self.database.now(session), quiet=timedelta(0))
+            instance = session.query(Instance).order_by(Instance.id.desc()).first()
+            assert instance is not None
+            instance.state, instance.reason = state, reason
+        return str(ds.StudyInstanceUID)
+
+    def report(self, study: str, label: str | None, *, tags: tuple[str, ...] = ()) -> None:
+        with self.database.begin() as session:
+            report = ReceivedReport(ReportSource.CSV, ReportStatus.FINAL, "", f"text {study}", study_instance_uid=study)
+            reports.record(session, report, now=self.database.now(session))
+            if label is not None:
+                number = [reading.report_id for reading in reports.current(session)][-1]
+                reports.set_label(session, number, label=label, rule="rule", span="", tags=tags, lexicon_version="1")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path)
+    yield node
+    node.database.close()
+
+
+def test_films_with_a_clear_report_make_a_cohort_and_the_others_are_counted(node: Node, tmp_path: Path) -> None:
+    node.report(node.receive("A"), "no_finding")
+    node.report(node.receive("B"), "finding", tags=("critical",))
+    node.report(node.receive("C"), "indeterminate")
+    node.report(node.receive("D"), None)
+    node.report(node.receive(None), "finding")
+    node.report(node.receive("E", state=InstanceState.NOT_ANALYSED, reason="view LL"), "finding")
+    node.receive("F")
+    with node.database.read() as session:
+        selection = read_archive(session, tmp_path)
+    cohort = build(selection, tmp_path / "cohort", root=tmp_path, source="archive", key=b"key")
+    assert sorted((film.label, film.tags) for film in cohort.films) == [("abnormal", "critical"), ("normal", "")]
+    assert cohort.manifest.excluded == {
+        "no patient ID": 1,
+        "no report": 1,
+        "not analysed: view LL": 1,
+        "the report has no label yet: run clearfilm reports label": 1,
+        "the report is indeterminate": 1,
+    }
+    film = cohort.films[0]
+    assert (film.view, film.sex, film.date, film.device) == ("PA", "F", "20260102", "Maker M1")
+    assert film.report.startswith("report ")
+
+
+def test_film_whose_file_is_gone_is_counted(node: Node, tmp_path: Path) -> None:
+    node.report(node.receive("A"), "finding")
+    for path in (tmp_path / "films").iterdir():
+        path.unlink()
+    with node.database.read() as session:
+        selection = read_archive(session, tmp_path)
+    assert [reason for _, reason in selection.excluded] == ["the file cannot be read (FileNotFoundError)"]

@@ -1,0 +1,1 @@
+"""From the archive and its reports to a promoted model."""

@@ -1,0 +1,1 @@
+"""Labels out of reports: rules, second opinion, audit."""

@@ -1,0 +1,103 @@
+"""Which part of a cohort a patient belongs to, for ever.
+
+A keyed hash of the patient: films that are added later never move anybody, so every retrained model meets the
+same test patients, and nobody without the key can tell who they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+from typing import Final, Literal
+
+from clearfilm.errors import TrainingError
+from clearfilm.files import write_durably
+
+Part = Literal["train", "stop", "calibrate", "test", "temporal"]
+Scheme = Literal["patient", "paper"]
+KEY_FILE: Final = "split.key"
+# Upper ends: 70, 10, 10 and 10 %.
+_ENDS: Final[tuple[tuple[Part, float], ...]] = (("train", 0.7), ("stop", 0.8), ("calibrate", 0.9), ("test", 1.0))
+_KEY_BYTES = 32
+_PSEUDONYM_DIGITS = 24
+
+
+def read_key(data_folder: Path) -> bytes:
+    """The installation's key; made at the first call.
+
+    Parameters
+    ----------
+    data_folder : pathlib.Path
+        Keep `split.key` in its backup: without it a later cohort has other test patients.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    TrainingError
+        If the file is empty or cannot be read.
+    StorageError
+        If it cannot be written.
+    """
+    path = data_folder / KEY_FILE
+    if not path.exists():
+        write_durably(path, [secrets.token_bytes(_KEY_BYTES)])
+    return read_key_file(path)
+
+
+def read_key_file(path: Path) -> bytes:
+    """A key of somebody's choice, for instance to repeat published figures. Raises TrainingError."""
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"the split key {path} cannot be read ({error.strerror})") from error
+    if not key:
+        raise TrainingError(f"the split key {path} is empty; restore it from a backup")
+    return key
+
+
+def key_id(key: bytes) -> str:
+    """A name for a key that does not give it away."""
+    return hashlib.sha256(b"clearfilm split key " + key).hexdigest()[:16]
+
+
+def part_of(identity: str, key: bytes) -> Part:
+    """The part of a patient, or of a film for the paper's random split.
+
+    Parameters
+    ----------
+    identity : str
+        Patient ID as the archive has it; the film's SHA-256 for `Scheme` "paper".
+    key : bytes
+
+    Returns
+    -------
+    str
+        "train" (70 %), "stop", "calibrate" or "test" (10 % each).
+    """
+    digest = hmac.new(key, identity.encode(), hashlib.sha256).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    return next((name for name, end in _ENDS if place < end), "test")
+
+
+def pseudonym(identity: str, key: bytes, *, purpose: str = "patient") -> str:
+    """A name that stands for a patient or film and cannot be turned back without the key.
+
+    Parameters
+    ----------
+    identity : str
+    key : bytes
+    purpose : str
+        The same identity has unrelated pseudonyms for different purposes.
+
+    Returns
+    -------
+    str
+        24 hexadecimal digits.
+    """
+    digest = hmac.new(key, f"clearfilm {purpose}\0{identity}".encode(), hashlib.sha256)
+    return digest.hexdigest()[:_PSEUDONYM_DIGITS]
