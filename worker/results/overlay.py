@@ -6,7 +6,7 @@ scale serves all studies, so that a colour always means the same evidence.
 
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -14,49 +14,27 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from clearfilm.triage import Decision
+from clearfilm.vision.contours import EVIDENCE_SPAN, SHIFT, Colour, draw_evidence, ramp, subpixel
 from worker.results.model import Film, ModelIdentity, StudyConclusion
 from worker.results.words import NOT_DIAGNOSTIC, film_number, plain, score_words
 
 # Below this the words cannot be read beside the film: smaller films are enlarged.
 MINIMUM_EDGE: Final = 768
-# Log-odds from the evidence threshold, where drawing begins, to the top of the colour scale.
-EVIDENCE_SPAN: Final = 8.0
 
 _Image = NDArray[np.uint8]
 # OpenCV's stubs know no element types.
 _Array = NDArray[Any]
 
-
-class Colour(NamedTuple):
-    """Red, green, blue, 0 to 255."""
-
-    red: int
-    green: int
-    blue: int
-
-
 _STRIP: Final = Colour(15, 18, 22)
 _HAIRLINE: Final = Colour(52, 59, 67)
 _TEXT: Final = Colour(232, 236, 240)
 _QUIET: Final = Colour(150, 160, 170)
-_HALO: Final = Colour(12, 10, 14)
-_CONTOUR: Final = Colour(255, 206, 120)
 # Colour and shape say the same; neither is needed alone. Told apart with every kind of colour blindness.
 _DECISION_COLOURS: Final = {
     Decision.SIGNIFICANT_FINDING: Colour(255, 182, 72),
     Decision.NO_SIGNIFICANT_FINDING: Colour(126, 196, 232),
     Decision.NOT_ANALYSED: Colour(184, 190, 198),
 }
-# Purple to pale yellow, lightness rising evenly: readable in print and with every kind of colour blindness.
-_RAMP_ANCHORS: Final = (
-    Colour(116, 32, 112),
-    Colour(178, 44, 94),
-    Colour(226, 82, 56),
-    Colour(250, 142, 40),
-    Colour(254, 204, 84),
-    Colour(252, 246, 190),
-)
-_WASH: Final = 0.2
 _TRIANGLE: Final = ((0, -1), (1.12, 0.9), (-1.12, 0.9))
 _BAR: Final = ((-1, -0.2), (1, -0.2), (1, 0.2), (-1, 0.2))
 _NOTHING: Final = "nothing is drawn below the operating point"
@@ -64,10 +42,6 @@ _NOTHING: Final = "nothing is drawn below the operating point"
 _MARGIN: Final = 20
 _LEGEND: Final = 250
 _NARROWEST: Final = 580
-# Pixels on each side over which outlines are averaged.
-_SMOOTHING: Final = 12
-# Sub-pixel bits of coordinates for OpenCV.
-_SHIFT: Final = 4
 
 
 def draw(conclusion: StudyConclusion, index: int) -> _Image:
@@ -91,49 +65,13 @@ def draw(conclusion: StudyConclusion, index: int) -> _Image:
     assert film.evidence is not None
     assert model is not None
     picture: _Array = cv2.cvtColor(_enlarged(film.display), cv2.COLOR_GRAY2RGB)
-    drawn = film.above and draw_evidence(picture, film.evidence, model)
+    drawn = film.above and draw_evidence(picture, film.evidence, model.evidence_threshold)
     scale = max(picture.shape[:2]) / 1024
     picture = _widened(picture, round(_NARROWEST * scale))
     width = picture.shape[1]
     top = _top_strip(conclusion, index, width, scale)
     bottom = _bottom_strip(conclusion, film, drawn=drawn, width=width, scale=scale)
     return np.concatenate([top, picture, bottom])
-
-
-def draw_evidence(picture: _Image, evidence: NDArray[np.float32], model: ModelIdentity) -> bool:
-    """Draw contours, wash and peak onto a picture, in place.
-
-    Parameters
-    ----------
-    picture : numpy.ndarray
-        Shape ``(rows, columns, 3)``, uint8, RGB, contiguous.
-    evidence : numpy.ndarray
-        Shape ``(h, w)``, float32, log-odds; spans the picture from edge to edge.
-    model : ModelIdentity
-        Threshold and top of the scale.
-
-    Returns
-    -------
-    bool
-        Whether any cell passes the threshold; if not, nothing is drawn.
-    """
-    if not evidence.max() >= model.evidence_threshold:
-        return False
-    rows, columns = picture.shape[:2]
-    surface: Any = cv2.resize(evidence, (columns, rows), interpolation=cv2.INTER_CUBIC)
-    inside = (surface >= model.evidence_threshold).view(np.uint8)
-    _wash(picture, surface, inside, model)
-    thickness = max(2, round(max(rows, columns) / 512))
-    _lines(picture, _outlines(inside), thickness, closed=True)
-    _lines(picture, _cross(evidence, rows, columns), thickness, closed=False)
-    return True
-
-
-def ramp() -> _Image:
-    """The colour scale: shape ``(256, 3)``, uint8, RGB, from the evidence threshold to the ceiling."""
-    places = np.linspace(0, 255, len(_RAMP_ANCHORS))
-    channels = [np.interp(np.arange(256), places, channel) for channel in zip(*_RAMP_ANCHORS, strict=True)]
-    return np.stack(channels, axis=1).round().astype(np.uint8)
 
 
 def _enlarged(display: _Array) -> _Array:
@@ -149,51 +87,6 @@ def _widened(picture: _Array, width: int) -> _Array:
     if missing == 0:
         return picture
     return cv2.copyMakeBorder(picture, 0, 0, missing // 2, missing - missing // 2, cv2.BORDER_CONSTANT)
-
-
-def _wash(picture: _Array, surface: _Array, inside: _Array, model: ModelIdentity) -> None:
-    left, top, width, height = cv2.boundingRect(inside)
-    part = np.s_[top : top + height, left : left + width]
-    excess = np.maximum(surface[part] - model.evidence_threshold, 0)
-    level = cv2.convertScaleAbs(excess, alpha=255 / EVIDENCE_SPAN)
-    colours = cv2.applyColorMap(level, ramp()[:, None, :])
-    mixed = cv2.addWeighted(picture[part], 1 - _WASH, colours, _WASH, 0)
-    cv2.copyTo(mixed, inside[part], picture[part])
-
-
-def _outlines(inside: _Array) -> list[_Array]:
-    """Closed outlines in sub-pixel units; one that meets an edge of the picture runs on outside of it."""
-    outside = 2 * _SMOOTHING
-    padded = cv2.copyMakeBorder(inside, outside, outside, outside, outside, cv2.BORDER_REPLICATE)
-    found, _ = cv2.findContours(padded, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(-outside, -outside))
-    return [_smooth(outline[:, 0, :]) for outline in found]
-
-
-def _smooth(points: _Array) -> _Array:
-    """A closed outline without the steps of the pixel grid, in sub-pixel units."""
-    reach = min(_SMOOTHING, len(points) // 4)
-    ring = np.concatenate([points[len(points) - reach :], points, points[:reach]])
-    sums = np.cumsum(np.concatenate([np.zeros((1, 2), np.int64), ring]), axis=0)
-    window = 2 * reach + 1
-    return _subpixel((sums[window:] - sums[:-window]) / window)
-
-
-def _cross(evidence: _Array, rows: int, columns: int) -> list[_Array]:
-    """The two strokes that mark the cell with the most evidence."""
-    row, column = np.unravel_index(int(np.argmax(evidence)), evidence.shape)
-    centre = np.array([(column + 0.5) / evidence.shape[1] * columns, (row + 0.5) / evidence.shape[0] * rows])
-    arm = max(rows, columns) / 128
-    strokes = np.array([[[-arm, 0], [arm, 0]], [[0, -arm], [0, arm]]])
-    return [_subpixel(stroke + centre) for stroke in strokes]
-
-
-def _lines(picture: _Array, lines: list[_Array], thickness: int, *, closed: bool) -> None:
-    for colour, width in ((_HALO, thickness + 2), (_CONTOUR, thickness)):
-        cv2.polylines(picture, lines, closed, colour, width, cv2.LINE_AA, _SHIFT)
-
-
-def _subpixel(points: _Array) -> _Array:
-    return np.round(points * (1 << _SHIFT)).astype(np.int32)
 
 
 @cache
@@ -300,10 +193,10 @@ def _zone(moment: datetime) -> str:
 def _shape(pixels: _Image, decision: Decision, scale: float) -> None:
     colour, centre, size = _DECISION_COLOURS[decision], np.array([32, 32.5]), 11.5
     if decision is Decision.NO_SIGNIFICANT_FINDING:
-        radius = round(size * 0.86 * scale * (1 << _SHIFT))
+        radius = round(size * 0.86 * scale * (1 << SHIFT))
         thickness = max(2, round(3.4 * scale))
-        cv2.circle(pixels, _subpixel(centre * scale).tolist(), radius, colour, thickness, cv2.LINE_AA, _SHIFT)
+        cv2.circle(pixels, subpixel(centre * scale).tolist(), radius, colour, thickness, cv2.LINE_AA, SHIFT)
         return
     corners = _TRIANGLE if decision is Decision.SIGNIFICANT_FINDING else _BAR
-    points = _subpixel((np.array(corners) * size + centre) * scale)
-    cv2.fillPoly(pixels, [points], colour, cv2.LINE_AA, _SHIFT)
+    points = subpixel((np.array(corners) * size + centre) * scale)
+    cv2.fillPoly(pixels, [points], colour, cv2.LINE_AA, SHIFT)

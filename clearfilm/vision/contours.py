@@ -1,0 +1,127 @@
+"""Evidence drawn onto a film: thin contours, a light wash inside them, a cross at the peak.
+
+One colour scale serves all films, so that a colour always means the same evidence.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Log-odds from the evidence threshold, where drawing begins, to the top of the colour scale.
+EVIDENCE_SPAN: Final = 8.0
+# Sub-pixel bits of coordinates for OpenCV.
+SHIFT: Final = 4
+
+_Image = NDArray[np.uint8]
+# OpenCV's stubs know no element types.
+_Array = NDArray[Any]
+
+
+class Colour(NamedTuple):
+    """Red, green, blue, 0 to 255."""
+
+    red: int
+    green: int
+    blue: int
+
+
+_HALO: Final = Colour(12, 10, 14)
+_CONTOUR: Final = Colour(255, 206, 120)
+# Purple to pale yellow, lightness rising evenly: readable in print and with every kind of colour blindness.
+_RAMP_ANCHORS: Final = (
+    Colour(116, 32, 112),
+    Colour(178, 44, 94),
+    Colour(226, 82, 56),
+    Colour(250, 142, 40),
+    Colour(254, 204, 84),
+    Colour(252, 246, 190),
+)
+_WASH: Final = 0.2
+# Pixels on each side over which outlines are averaged.
+_SMOOTHING: Final = 12
+
+
+def draw_evidence(picture: _Image, evidence: NDArray[np.float32], threshold: float) -> bool:
+    """Draw contours, wash and peak onto a picture, in place.
+
+    Parameters
+    ----------
+    picture : numpy.ndarray
+        Shape ``(rows, columns, 3)``, uint8, RGB, contiguous.
+    evidence : numpy.ndarray
+        Shape ``(h, w)``, float32, log-odds; spans the picture from edge to edge.
+    threshold : float
+        Log-odds of one cell from which it is drawn; the colour scale begins here.
+
+    Returns
+    -------
+    bool
+        Whether any cell passes the threshold; if not, nothing is drawn.
+    """
+    if not evidence.max() >= threshold:
+        return False
+    rows, columns = picture.shape[:2]
+    surface: Any = cv2.resize(evidence, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    inside = (surface >= threshold).view(np.uint8)
+    _wash(picture, surface, inside, threshold)
+    thickness = max(2, round(max(rows, columns) / 512))
+    _lines(picture, _outlines(inside), thickness, closed=True)
+    _lines(picture, _cross(evidence, rows, columns), thickness, closed=False)
+    return True
+
+
+def ramp() -> _Image:
+    """The colour scale: shape ``(256, 3)``, uint8, RGB, from the evidence threshold to the ceiling."""
+    places = np.linspace(0, 255, len(_RAMP_ANCHORS))
+    channels = [np.interp(np.arange(256), places, channel) for channel in zip(*_RAMP_ANCHORS, strict=True)]
+    return np.stack(channels, axis=1).round().astype(np.uint8)
+
+
+def _wash(picture: _Array, surface: _Array, inside: _Array, threshold: float) -> None:
+    left, top, width, height = cv2.boundingRect(inside)
+    part = np.s_[top : top + height, left : left + width]
+    excess = np.maximum(surface[part] - threshold, 0)
+    level = cv2.convertScaleAbs(excess, alpha=255 / EVIDENCE_SPAN)
+    colours = cv2.applyColorMap(level, ramp()[:, None, :])
+    mixed = cv2.addWeighted(picture[part], 1 - _WASH, colours, _WASH, 0)
+    cv2.copyTo(mixed, inside[part], picture[part])
+
+
+def _outlines(inside: _Array) -> list[_Array]:
+    """Closed outlines in sub-pixel units; one that meets an edge of the picture runs on outside of it."""
+    outside = 2 * _SMOOTHING
+    padded = cv2.copyMakeBorder(inside, outside, outside, outside, outside, cv2.BORDER_REPLICATE)
+    found, _ = cv2.findContours(padded, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(-outside, -outside))
+    return [_smooth(outline[:, 0, :]) for outline in found]
+
+
+def _smooth(points: _Array) -> _Array:
+    """A closed outline without the steps of the pixel grid, in sub-pixel units."""
+    reach = min(_SMOOTHING, len(points) // 4)
+    ring = np.concatenate([points[len(points) - reach :], points, points[:reach]])
+    sums = np.cumsum(np.concatenate([np.zeros((1, 2), np.int64), ring]), axis=0)
+    window = 2 * reach + 1
+    return subpixel((sums[window:] - sums[:-window]) / window)
+
+
+def _cross(evidence: _Array, rows: int, columns: int) -> list[_Array]:
+    """The two strokes that mark the cell with the most evidence."""
+    row, column = np.unravel_index(int(np.argmax(evidence)), evidence.shape)
+    centre = np.array([(column + 0.5) / evidence.shape[1] * columns, (row + 0.5) / evidence.shape[0] * rows])
+    arm = max(rows, columns) / 128
+    strokes = np.array([[[-arm, 0], [arm, 0]], [[0, -arm], [0, arm]]])
+    return [subpixel(stroke + centre) for stroke in strokes]
+
+
+def _lines(picture: _Array, lines: list[_Array], thickness: int, *, closed: bool) -> None:
+    for colour, width in ((_HALO, thickness + 2), (_CONTOUR, thickness)):
+        cv2.polylines(picture, lines, closed, colour, width, cv2.LINE_AA, SHIFT)
+
+
+def subpixel(points: _Array) -> _Array:
+    """Coordinates as OpenCV takes them with `SHIFT`."""
+    return np.round(points * (1 << SHIFT)).astype(np.int32)
