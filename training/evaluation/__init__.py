@@ -1,0 +1,1 @@
+"""The evaluation report: figures that tell the truth about a bundle, and the page that shows them."""
