@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from clearfilm.errors import ConfigurationError
+from clearfilm.model_settings import Promotion, Retraining
+from clearfilm.section import Section as Section
 
 ENVIRONMENT_PREFIX = "CLEARFILM_"
 _DATABASE_URLS = "must be postgresql+psycopg://user@host/database, or sqlite:/// and a file"
@@ -66,12 +68,6 @@ def _check_database_url(value: str) -> str:
 Network = Annotated[str, AfterValidator(_check_network)]
 Host = Annotated[str, Field(min_length=1), AfterValidator(check_host)]
 DatabaseURL = Annotated[str, AfterValidator(_check_database_url)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Database(Section):
@@ -370,6 +366,8 @@ class Config(BaseSettings):
     worklist: Worklist = Worklist()
     reports: Reports = Reports()
     training: Training = Training()
+    promotion: Promotion = Promotion()
+    retraining: Retraining = Retraining()
 
     @classmethod
     def settings_customise_sources(

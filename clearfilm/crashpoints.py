@@ -21,6 +21,8 @@ NAMES = (
     "concluded-before-send",
     "stored-at-peer-before-commit",
 )
+# Not on the way of a film.
+PROMOTION = ("promotion-signed", "promotion-switched", "promotion-committed")
 _folder = os.environ.get("CLEARFILM_CRASH_FOLDER")
 
 
@@ -30,7 +32,7 @@ def crash_point(name: str) -> None:
     Parameters
     ----------
     name : str
-        One of `NAMES`.
+        One of `NAMES` or `PROMOTION`.
     """
     if _folder is None:
         return

@@ -5,6 +5,7 @@ ClearfilmError
 ├── UsageError                  exit 2: the command was called wrongly
 ├── StartupError                exit 1: port in use, folder not writable, database damaged
 ├── BundleError                 a model bundle that must not be used
+├── PromotionError              a model that cannot become active, or go back, like this
 ├── StorageError                the disk did not take the bytes
 │   └── OutOfSpace              below the low-water mark (C-STORE 0xA700)
 ├── RefusedObject               a received object that is not kept; carries the C-STORE status
@@ -48,6 +49,10 @@ class StartupError(ClearfilmError):
 
 class BundleError(ClearfilmError):
     """A model bundle is missing, altered, incomplete or made for another preprocessing."""
+
+
+class PromotionError(ClearfilmError):
+    """A model cannot become the active one like this; the message says what is missing."""
 
 
 class StorageError(ClearfilmError):

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from clearfilm.errors import ClearfilmError, UsageError
+from cli.model_commands import models
+from cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 app = typer.Typer(
     help="Clearfilm: DICOM triage node for chest radiographs. Research use, not a medical device.",
@@ -17,16 +19,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-models = typer.Typer(help="Model bundles: list, verify, activate.", no_args_is_help=True)
 app.add_typer(models, name="model")
 cohorts = typer.Typer(help="Cohorts: labelled films, split by patient, for training.", no_args_is_help=True)
 app.add_typer(cohorts, name="cohort")
 reports = typer.Typer(help="Radiologists' reports: import, listen, label, review, audit.", no_args_is_help=True)
 app.add_typer(reports, name="reports")
 
-ConfigOption = Annotated[Path, typer.Option("--config", envvar="CLEARFILM_CONFIG", help="The configuration file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
-DEFAULT_CONFIG = Path("config.yaml")
 ReportFileOption = Annotated[
     Path | None, typer.Option("--csv", help="A file with report_id, findings, impression; default: the database.")
 ]
@@ -82,7 +80,7 @@ def schedule(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from worker.main import schedule as run
 
     logs.configure("schedule")
-    run(configuration.load(config))
+    run(configuration.load(config), config.resolve())
 
 
 @app.command()
@@ -177,34 +175,6 @@ def conformance(
     from cli.conformance import print_statement
 
     print_statement(config)
-
-
-@models.command("list")
-def list_models(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """List the bundles that this node knows."""
-    from cli.models import print_models
-
-    print_models(config, as_json=as_json)
-
-
-@models.command("verify")
-def verify_model(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")]) -> None:
-    """Check every file of a bundle against its manifest."""
-    from cli.models import verify_bundle
-
-    verify_bundle(bundle)
-
-
-@models.command("activate")
-def activate_model(
-    bundle: Annotated[str, typer.Argument(help="Folder, or beginning of the digest of a known bundle.")],
-    user: Annotated[str, typer.Option("--user", help="Who activates it; written to the audit trail.")],
-    config: ConfigOption = DEFAULT_CONFIG,
-) -> None:
-    """Make a bundle the active one; running workers follow at once."""
-    from cli.models import activate_bundle
-
-    activate_bundle(config, bundle, user)
 
 
 @reports.command("import")
@@ -338,12 +308,26 @@ def train(
     settings: Annotated[list[str] | None, typer.Option("--set", help="For example training.epochs=3.")] = None,
     films: Annotated[Path | None, typer.Option("--films", help="Where the films are now, if they were moved.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    user: Annotated[str | None, typer.Option("--user", help="Who starts it; default: this system's user.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Train a model on a cohort; for several processes start it with torchrun."""
     from cli.train import run_training
 
-    run_training(config, cohort, out, settings=settings or [], films=films, resume=resume)
+    run_training(config, cohort, out, settings=settings or [], films=films, resume=resume, user=user)
+
+
+@app.command()
+def retrain(
+    user: Annotated[str | None, typer.Option("--user", help="Who starts it; default: this system's user.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was interrupted.")] = False,
+    scheduled: Annotated[bool, typer.Option("--scheduled", hidden=True)] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Train on the archive of today: cohort, training, evaluation; ends with a candidate."""
+    from cli.retrain import retrain as run
+
+    raise typer.Exit(run(config, user=user, resume=resume, scheduled=scheduled))
 
 
 def main() -> None:

@@ -24,6 +24,9 @@ def print_status(config_path: Path, *, as_json: bool) -> None:
         return
     model = found["model"]
     say(f"model: {model['name']} {model['version']} ({model['digest'][:12]})" if model else "model: none yet")
+    for shadow in found["shadows"]:
+        about = f"{shadow['films']} films" if shadow["reads"] else f"switched off: {shadow['switched_off']}"
+        say(f"shadow: {shadow['name']} {shadow['version']} ({shadow['digest'][:12]}), {about}")
     say(f"oldest waiting job: {found['oldest_waiting_seconds']:.0f} s")
     rows = [["studies", "", name, number] for name, number in found["studies"].items()]
     rows += [["films", "", name, number] for name, number in found["instances"].items()]
@@ -77,7 +80,8 @@ def _film_events(film: dict[str, Any]) -> Iterator[Event]:
     conflict = ", same UID as another film with other bytes" if film["conflict"] else ""
     yield film["received_at"], f"film received from {film['sender']}{conflict}"
     for reading in film["analyses"]:
-        yield reading["at"], f"film analysed: score {reading['score']:.2f}, {_side(reading)}"
+        silently = " silently, by a shadow model" if reading["shadow"] else ""
+        yield reading["at"], f"film analysed{silently}: score {reading['score']:.2f}, {_side(reading)}"
     if film["reason"]:
         yield film["received_at"], f"film {film['state'].replace('_', ' ')}: {film['reason']}"
 

@@ -9,7 +9,9 @@ from clearfilm import config as configuration
 from clearfilm.config import Config
 from clearfilm.errors import ConfigurationError
 from cli.terminal import say
+from cli.training_record import recorded
 from cli.watch import watching
+from db.governance import RunOutcome
 from training.cohort import load
 from training.train import train
 from worker.decoder import DecoderPool
@@ -18,13 +20,22 @@ _SECTIONS = ("training", "worker")
 
 
 def run_training(
-    config_path: Path, cohort: Path, out: Path, *, settings: list[str], films: Path | None, resume: bool
+    config_path: Path,
+    cohort: Path,
+    out: Path,
+    *,
+    settings: list[str],
+    films: Path | None,
+    resume: bool,
+    user: str | None,
 ) -> None:
     """Train on a cohort; the bundle is in the run folder then. Raises TrainingError."""
     config = override(configuration.load(config_path), settings)
     loaded = load(cohort, root=films)
-    with watching() as watcher, DecoderPool(config) as decoder:
-        bundle = train(loaded, out, config, decoder, resume=resume, watcher=watcher)
+    with recorded(config, loaded, out, user) as record:
+        with watching() as watcher, DecoderPool(config) as decoder:
+            bundle = train(loaded, out, config, decoder, resume=resume, watcher=watcher, begun=record.begin)
+        record.end(RunOutcome.FINISHED, bundle=bundle)
     if bundle is not None:
         say(f"bundle: {bundle}")
 

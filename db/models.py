@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -235,7 +236,10 @@ class Analysis(Base):
     score: Mapped[float] = mapped_column(comment="calibrated probability of a significant finding, 0 to 1")
     logit: Mapped[float] = mapped_column(comment="the same in log-odds")
     above: Mapped[bool] = mapped_column(comment="at or above the bundle's operating point")
-    map_path: Mapped[str] = mapped_column(Text, comment="relative to the data folder")
+    shadow: Mapped[bool] = mapped_column(
+        default=False, server_default=false(), comment="read silently: never part of a conclusion"
+    )
+    map_path: Mapped[str | None] = mapped_column(Text, comment="relative to the data folder; none of a shadow")
     preprocessing_id: Mapped[str] = mapped_column(String(64))
     device: Mapped[str] = mapped_column(String(128))
     facts: Mapped[dict[str, Any]] = mapped_column(comment="decoder, sizes, feature distance")
@@ -308,6 +312,11 @@ class ModelBundle(Base):
     path: Mapped[str] = mapped_column(Text)
     state: Mapped[ModelState] = mapped_column(_states(ModelState))
     operating_point: Mapped[dict[str, Any] | None]
+    evaluation: Mapped[dict[str, Any] | None] = mapped_column(comment="its report.json, whole")
+    evaluation_digest: Mapped[str | None] = mapped_column(String(64), comment="SHA-256 of that file")
+    gates: Mapped[dict[str, Any] | None] = mapped_column(comment="promotion gates when they were last measured")
+    shadow_since: Mapped[datetime | None] = mapped_column(comment="latest beginning of silent reading")
+    shadow_note: Mapped[str | None] = mapped_column(Text, comment="why silent reading was switched off")
     added_at: Mapped[datetime]
     activated_at: Mapped[datetime | None]
 

@@ -16,6 +16,8 @@ from db.models import (
     Job,
     JobKind,
     JobState,
+    ModelBundle,
+    ModelState,
     Result,
     Study,
     StudyState,
@@ -50,6 +52,25 @@ def counts(session: Session, *, now: datetime) -> dict[str, Any]:
         "deliveries": dict(deliveries),
         "oldest_waiting_seconds": max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,
         "model": {"name": model.name, "version": model.version, "digest": model.digest} if model else None,
+        "shadows": [_shadow(session, bundle) for bundle in registry.known(session) if _is_shown(bundle)],
+    }
+
+
+def _is_shown(bundle: ModelBundle) -> bool:
+    """A bundle that reads silently, or did until it was switched off for a reason."""
+    return bundle.state is ModelState.SHADOW or bundle.shadow_note is not None
+
+
+def _shadow(session: Session, bundle: ModelBundle) -> dict[str, Any]:
+    read = select(func.count()).where(Analysis.model_id == bundle.id, Analysis.shadow)
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "digest": bundle.digest,
+        "reads": bundle.state is ModelState.SHADOW,
+        "since": bundle.shadow_since,
+        "films": session.scalar(read) or 0,
+        "switched_off": bundle.shadow_note,
     }
 
 
@@ -99,6 +120,7 @@ def _film(session: Session, instance: Instance) -> dict[str, Any]:
                 "above_operating_point": analysis.above,
                 "device": analysis.device,
                 "facts": analysis.facts,
+                "shadow": analysis.shadow,
             }
             for analysis in analyses
         ],

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,6 +62,7 @@ def train(
     *,
     resume: bool = False,
     watcher: Watcher | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> Path | None:
     """Train on a cohort and write a model bundle.
 
@@ -76,6 +77,8 @@ def train(
     resume : bool
         Go on with the run in `out`. It ends with the same weights as one that was never interrupted.
     watcher : Watcher, optional
+    begun : callable, optional
+        Called once, by the first of several processes, when the run's folder is locked and there is work to do.
 
     Returns
     -------
@@ -100,6 +103,8 @@ def train(
             if bundle.is_dir():
                 watcher.say(f"the run is finished: bundle {load_bundle(bundle).digest[:12]}")
                 return bundle if team.is_first else None
+            if begun is not None and team.is_first:
+                begun()
             with _named_device_faults(out):
                 return _Run(cohort, out, config, decoder, team, watcher).run()
 

@@ -221,20 +221,22 @@ def _write_analysis(session: Session, instance_id: int, outcome: Outcome, model:
     reading = outcome.reading
     assert reading is not None
     make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    values = {
+        "score": reading.score,
+        "logit": reading.logit,
+        "above": not reading.below_operating_point,
+        "shadow": False,
+        "map_path": outcome.map_path,
+        "preprocessing_id": PREPROCESSING_ID,
+        "device": model.engine.describe(),
+        "facts": outcome.facts,
+        "created_at": now,
+    }
     session.execute(
         make(Analysis)
-        .values(
-            instance_id=instance_id,
-            model_id=model.row_id,
-            score=reading.score,
-            logit=reading.logit,
-            above=not reading.below_operating_point,
-            map_path=outcome.map_path,
-            preprocessing_id=PREPROCESSING_ID,
-            device=model.engine.describe(),
-            facts=outcome.facts,
-            created_at=now,
+        .values(instance_id=instance_id, model_id=model.row_id, **values)
+        # Read before by the same bundle: the first reading stands, unless it was a silent one.
+        .on_conflict_do_update(
+            index_elements=[Analysis.instance_id, Analysis.model_id], set_=values, where=Analysis.shadow.is_(True)
         )
-        # Read before by the same bundle: the first reading stands.
-        .on_conflict_do_nothing(index_elements=[Analysis.instance_id, Analysis.model_id])
     )

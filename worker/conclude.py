@@ -126,25 +126,26 @@ class Concluder:
             return queue.claim(session, JobKind.CONCLUDE, owner=self._owner, now=self._database.now(session))
 
     def _conclude(self, job: ClaimedJob) -> None:
-        conclusion = self._gather(job)
-        if conclusion is None:
+        gathered = self._gather(job)
+        if gathered is None:
             return
+        conclusion, model_id = gathered
         captures = build_secondary_captures(conclusion)
         reports = build_reports(conclusion, captures)
         written: list[tuple[BuiltObject, str]] = []
         try:
             written += [(made, self._store.write_result(made.content)) for made in (*captures, *reports)]
             crash_point("result-file-before-commit")
-            published = self._publish(job, conclusion, written)
+            obstacle = self._publish(job, conclusion, model_id, written)
         except IntegrityError as error:
             self._remove(written)
             raise LostLease(f"job {job.id}: the study was concluded by another worker") from error
         except (ClearfilmError, SQLAlchemyError):
             self._remove(written)
             raise
-        if not published:
+        if obstacle:
             self._remove(written)
-            self._postpone(job, "an earlier conclusion is being delivered", timedelta(seconds=1))
+            self._postpone(job, obstacle, timedelta(seconds=1))
             return
         crash_point("concluded-before-send")
 
@@ -152,8 +153,8 @@ class Concluder:
         for _, path in written:
             self._store.remove(path)
 
-    def _gather(self, job: ClaimedJob) -> StudyConclusion | None:
-        """Read everything that the conclusion needs; None: it is not due, or films must be read again."""
+    def _gather(self, job: ClaimedJob) -> tuple[StudyConclusion, int | None] | None:
+        """All that the conclusion needs, and its model's row; None: it is not due, or films must be read again."""
         with self._database.begin() as session:
             now = self._database.now(session)
             study = session.scalars(select(Study).where(Study.id == job.study_id).with_for_update()).one()
@@ -170,11 +171,12 @@ class Concluder:
         if damaged:
             self._have_read_again(job, damaged)
             return None
-        return self._conclusion(study, films, model, predecessors, now)
+        return self._conclusion(study, films, model, predecessors, now), model.id if model else None
 
     def _has_map(self, row: FilmRow) -> bool:
         try:
-            return row.analysis is not None and self._store.read_map(row.analysis.map_path) is not None
+            path = row.analysis.map_path if row.analysis else None
+            return path is not None and self._store.read_map(path) is not None
         except UNREADABLE_MAP:
             logger.exception("map is missing or damaged", extra={"instance_id": row.instance.id})
             return False
@@ -185,7 +187,8 @@ class Concluder:
             now = self._database.now(session)
             study = session.get_one(Study, job.study_id)
             for row in rows:
-                session.execute(delete(Analysis).where(Analysis.instance_id == row.instance.id))
+                if row.analysis is not None:
+                    session.execute(delete(Analysis).where(Analysis.id == row.analysis.id))
                 _read_again(session, session.get_one(Instance, row.instance.id), study, now)
             queue.finish(session, job, now=now)
 
@@ -214,7 +217,7 @@ class Concluder:
     def _film(self, row: FilmRow, study: Study) -> Film:
         instance, analysis = row.instance, row.analysis
         source = _read_header(self._store.path(instance.path), instance, study)
-        if analysis is None or instance.state is not InstanceState.ANALYSED:
+        if analysis is None or analysis.map_path is None or instance.state is not InstanceState.ANALYSED:
             return Film(source, instance.digest, reason=instance.reason or "analysis failed")
         film_map = self._store.read_map(analysis.map_path)
         return Film(
@@ -226,15 +229,19 @@ class Concluder:
             above=analysis.above,
         )
 
-    def _publish(self, job: ClaimedJob, conclusion: StudyConclusion, written: list[tuple[BuiltObject, str]]) -> bool:
-        """One transaction: results, outbox, study, end of the job; False if an earlier revision is on its way."""
+    def _publish(
+        self, job: ClaimedJob, conclusion: StudyConclusion, model_id: int | None, written: list[tuple[BuiltObject, str]]
+    ) -> str | None:
+        """One transaction: results, outbox, study, end of the job; or why it must wait."""
         with self._database.begin() as session:
             now = self._database.now(session)
             if _is_being_delivered(session, job.study_id, now):
-                return False
+                return "an earlier conclusion is being delivered"
+            model = registry.active(session, keep=True)
+            if (model.id if model else None) != model_id:
+                return "the model was switched meanwhile"
             queue.finish(session, job, now=now)
             study = session.get_one(Study, job.study_id)
-            model = registry.active(session)
             _supersede(session, study)
             study.revision = conclusion.revision
             study.decision, study.reason = conclusion.decision, conclusion.reason
@@ -254,7 +261,7 @@ class Concluder:
                     path=path,
                     digest=hashlib.sha256(made.content).hexdigest(),
                     decision=conclusion.decision,
-                    model_id=model.id if model else None,
+                    model_id=model_id,
                     created_at=now,
                 )
                 session.add(result)
@@ -280,7 +287,7 @@ class Concluder:
                 "decision": conclusion.decision,
             },
         )
-        return True
+        return None
 
     def _postpone(self, job: ClaimedJob, error: str, wait: timedelta = RETRY) -> None:
         try:
@@ -356,26 +363,20 @@ def _acquisition(source: Dataset) -> tuple[str, ...]:
 
 
 def _films(session: Session, study_id: int, model: ModelBundle | None) -> list[FilmRow]:
-    """The study's films in order of reception, each with its reading by the active bundle or another one."""
+    """The study's films in order of reception, each with its reading by the active bundle: no other one counts."""
     instances = session.scalars(select(Instance).where(Instance.study_id == study_id).order_by(Instance.id)).all()
-    readings: dict[int, Analysis] = {}
-    for analysis in session.scalars(
-        select(Analysis).where(Analysis.instance_id.in_([instance.id for instance in instances])).order_by(Analysis.id)
-    ):
-        known = readings.get(analysis.instance_id)
-        if known is None or model is None or known.model_id != model.id:
-            readings[analysis.instance_id] = analysis
+    found = select(Analysis).where(
+        Analysis.instance_id.in_([instance.id for instance in instances]),
+        Analysis.model_id == (model.id if model else None),
+        Analysis.shadow.is_(False),
+    )
+    readings = {analysis.instance_id: analysis for analysis in session.scalars(found)}
     return [FilmRow(instance, readings.get(instance.id)) for instance in instances]
 
 
 def _is_outdated(film: FilmRow, model: ModelBundle | None) -> bool:
-    """Read by an earlier bundle: one conclusion has one model, so it is read again."""
-    return (
-        model is not None
-        and film.instance.state is InstanceState.ANALYSED
-        and film.analysis is not None
-        and film.analysis.model_id != model.id
-    )
+    """Read by an earlier bundle only: one conclusion has one model, so it is read again."""
+    return model is not None and film.instance.state is InstanceState.ANALYSED and film.analysis is None
 
 
 def _read_again(session: Session, instance: Instance, study: Study, now: datetime) -> None:

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from clearfilm.config import Config
 from clearfilm.process import notify_ready, stop_event
@@ -68,15 +69,25 @@ def deliver(config: Config) -> None:
     database.close()
 
 
-def schedule(config: Config) -> None:
-    """Run until SIGTERM: everything that happens by the clock. Raises StartupError."""
+def schedule(config: Config, config_path: Path) -> None:
+    """Run until SIGTERM: everything that happens by the clock. Raises StartupError.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+    config_path : pathlib.Path
+        Its file, for child processes.
+    """
+    from worker.retraining import Retraining
     from worker.schedule import Schedule
 
     stop = stop_event()
     database = _open(config)
     with database.only_one("schedule"):
         notify_ready()
-        Schedule(config, database).run(stop)
+        retraining = Retraining(config, config_path, database, stop)
+        Schedule(config, database, retraining).run(stop)
     database.close()
 
 

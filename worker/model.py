@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clearfilm.config import Config
 from clearfilm.process import process_name
-from clearfilm.vision.assemble import resolve_bundle
+from clearfilm.vision.assemble import keep_bundle, resolve_bundle
 from clearfilm.vision.bundle import Bundle, load_bundle
 from clearfilm.vision.engine import Engine
 from db import registry
@@ -69,8 +69,9 @@ def ensure_first_bundle(config: Config, database: Database) -> None:
     with database.read() as session:
         if registry.active(session) is not None:
             return
-    bundle = load_bundle(resolve_bundle(config.model.bundle, config.data_folder))
+    bundle = keep_bundle(resolve_bundle(config.model.bundle, config.data_folder), config.data_folder)
     with database.begin() as session:
+        registry.lock(session)
         if registry.active(session) is not None:
             return
         now = database.now(session)
@@ -84,4 +85,4 @@ def ensure_first_bundle(config: Config, database: Database) -> None:
             operating_point=point.model_dump(mode="json") if point else None,
             now=now,
         )
-        registry.activate(session, bundle.digest, actor=process_name(), now=now)
+        registry.start(session, bundle.digest, actor=process_name(), now=now)

@@ -19,6 +19,7 @@ from db import audit, conclusions, queue, reports
 from db.models import Analysis, Instance, Job, JobState, Result, Study, StudyState
 from db.session import Database
 from worker import failures
+from worker.retraining import Retraining
 from worker.store import MAPS, RESULTS
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,14 @@ class Schedule:
         The whole configuration.
     database : Database
         Of this process.
+    retraining : Retraining, optional
+        What it does about training.
     """
 
-    def __init__(self, config: Config, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, retraining: Retraining | None = None) -> None:
         self._config = config
         self._database = database
+        self._retraining = retraining
         self._quiet = timedelta(seconds=config.study.quiet_seconds)
         self._low_on_disk = False
 
@@ -70,11 +74,21 @@ class Schedule:
                 id=task.__name__,
                 next_run_time=datetime.now(UTC),
             )
+        if self._retraining is not None:
+            self._add_retraining(scheduler, self._retraining)
         scheduler.start()
         try:
             stop.wait()
         finally:
             scheduler.shutdown(wait=True)
+
+    def _add_retraining(self, scheduler: BackgroundScheduler, retraining: Retraining) -> None:
+        scheduler.add_job(
+            retraining.note_dead_runs, "interval", minutes=1, id="note_dead_runs", next_run_time=datetime.now(UTC)
+        )
+        if self._config.retraining.enabled:
+            scheduler.add_job(retraining.resume_retraining, id="resume_retraining")
+            scheduler.add_job(retraining.start_retraining, retraining.trigger(), id="start_retraining")
 
     def end_exhausted_jobs(self) -> None:
         """Jobs of dead workers are free at once; those of a third one fail, with all that follows."""
@@ -148,7 +162,8 @@ class Schedule:
             if study is None:
                 return
             films = self._paths(session.scalars(select(Instance.path).where(Instance.study_id == study_id)))
-            others = self._paths(session.scalars(select(Analysis.map_path).where(Analysis.instance_id.in_(of_study))))
+            maps = select(Analysis.map_path).where(Analysis.instance_id.in_(of_study), Analysis.map_path.is_not(None))
+            others = self._paths(path for path in session.scalars(maps) if path)
             others += self._paths(session.scalars(select(Result.path).where(Result.study_id == study_id)))
             session.delete(study)
             audit.record(

@@ -9,7 +9,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clearfilm.errors import BundleError
 from clearfilm.vision.base_weights import JOINED_SHA256, load_base_weights
-from clearfilm.vision.bundle import CARD, DESCRIPTION, FEATURES, WEIGHTS, Digest, as_file, files_digest, write_bundle
+from clearfilm.vision.bundle import (
+    CARD,
+    DESCRIPTION,
+    FEATURES,
+    FILES,
+    WEIGHTS,
+    Bundle,
+    Digest,
+    as_file,
+    files_digest,
+    load_bundle,
+    verify,
+    write_bundle,
+)
 
 RECIPE: Final = "recipe.json"
 HEAD: Final = "head.safetensors"
@@ -50,8 +63,43 @@ def resolve_bundle(configured: Path, data_folder: Path) -> Path:
         if not configured.is_dir():
             raise BundleError(f"there is no model bundle at {configured}; check model.bundle in the configuration")
         return configured
-    into = data_folder / "models" / read_recipe(configured).bundle_digest[:DIGEST_PREFIX]
+    into = kept_folder(data_folder, read_recipe(configured).bundle_digest)
     return into if into.is_dir() else assemble(configured, into)
+
+
+def kept_folder(data_folder: Path, digest: str) -> Path:
+    """Where the node keeps the bundle of a digest."""
+    return data_folder / "models" / digest[:DIGEST_PREFIX]
+
+
+def keep_bundle(folder: Path, data_folder: Path) -> Bundle:
+    """Copy a bundle below the data folder, so that its origin can be moved or deleted; whole or absent.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A full bundle.
+    data_folder : pathlib.Path
+        The copy is in ``models/`` below it, under the bundle's digest.
+
+    Returns
+    -------
+    Bundle
+        The verified copy.
+
+    Raises
+    ------
+    BundleError
+        If the bundle must not be used, or the copy that is there already was altered.
+    StorageError
+        If the disk refused.
+    """
+    digest = verify(folder)
+    into = kept_folder(data_folder, digest)
+    if not into.is_dir():
+        into.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_bundle(into, {name: (folder / name).read_bytes() for name in FILES})
+    return load_bundle(into, expected_digest=digest)
 
 
 def assemble(recipe_folder: Path, into: Path) -> Path:

@@ -191,7 +191,10 @@ def test_bad_configuration_ends_with_code_78(environment: dict[str, str], config
         ["retry", UID],
         ["retry", "--all"],
         ["model", "list"],
-        ["model", "activate", "abc", "--user", "x"],
+        ["model", "show", "abc"],
+        ["model", "promote", "abc", "--user", "x", "--reason", "y"],
+        ["model", "rollback", "--user", "x", "--reason", "y"],
+        ["retrain"],
     ],
     ids=" ".join,
 )

@@ -162,7 +162,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             operating_point={"threshold": 0.3},
             now=now,
         )
-        registry.activate(session, digest, actor="test", now=now)
+        registry.start(session, digest, actor="test", now=now)
     destinations = tuple(Destination(name=name, ae_title="X", host="127.0.0.1", port=1) for name in ("pacs", "second"))
     config = Config(data_folder=tmp_path, destinations=destinations, study={"quiet_seconds": 0})  # type: ignore[arg-type]
     yield Desk(database, Store(tmp_path), config, generate_uid())
@@ -291,7 +291,7 @@ def test_films_of_an_earlier_bundle_are_read_again_before_a_new_conclusion(desk:
             operating_point={"threshold": 0.3},
             now=now,
         )
-        registry.activate(session, digest[:12], actor="test", now=now)
+        registry.switch(session, registry.find(session, digest[:12]), rollback=False, now=now)
     with desk.concluding():
         await_condition(lambda: not _open_conclusions(desk))
     with desk.database.read() as session:

@@ -1,0 +1,174 @@
+"""`clearfilm model promote | rollback`."""
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+from clearfilm.crashpoints import crash_point
+from clearfilm.errors import BundleError, ClearfilmError, UsageError
+from clearfilm.promotion import as_json as gates_as_json
+from clearfilm.vision.bundle import verify
+from cli.models import facts
+from cli.node import opened
+from cli.terminal import print_json, print_table, say
+from db import promotion, registry
+from db.governance import Signature
+from db.models import ModelBundle
+from db.promotion import NEEDED_SIGNATURES, Ballot, Switch
+
+
+def promote(config_path: Path, digest: str, *, user: str, reason: str, waive: list[str], as_json: bool) -> int:
+    """Measure the gates and sign.
+
+    Returns
+    -------
+    int
+        Exit code: 0 if it was signed, 1 if a gate blocks.
+
+    Raises
+    ------
+    PromotionError, BundleError, UsageError
+    """
+    waivers = parse_waivers(waive)
+    with opened(config_path) as (config, database):
+        with database.read() as session:
+            row = registry.find(session, digest)
+        fault = fault_of(row)
+        with database.begin() as session:
+            row = registry.find(session, row.digest)
+            ballot, switch = promotion.sign(
+                session,
+                row,
+                fault=fault,
+                limits=config.promotion,
+                user=user,
+                reason=reason,
+                waivers=waivers,
+                system_user=getpass.getuser(),
+                now=database.now(session),
+            )
+        crash_point("promotion-committed")
+        with database.read() as session:
+            decided = registry.count_decided_by(session, switch.gone) if switch and switch.gone else 0
+    if as_json:
+        print_json({**ballot_facts(ballot), "activated": switch is not None, "model": facts(row)})
+    else:
+        print_gates(ballot)
+        _print_standing(row, ballot, switch, decided)
+    return 1 if ballot.blocking else 0
+
+
+def parse_waivers(texts: list[str]) -> dict[str, str]:
+    """``GATE=REASON`` to a mapping. Raises UsageError."""
+    waivers: dict[str, str] = {}
+    for text in texts:
+        name, equals, why = text.partition("=")
+        if not equals or not why.strip():
+            raise UsageError(f"--waive {text}: must be GATE=REASON")
+        waivers[name.strip()] = why.strip()
+    return waivers
+
+
+def fault_of(row: ModelBundle) -> str | None:
+    """What is wrong with a bundle's files; None: they are unaltered."""
+    try:
+        found = verify(Path(row.path))
+    except BundleError as error:
+        return str(error)
+    return None if found == row.digest else f"{row.path} holds another bundle, {found[:12]}"
+
+
+def ballot_facts(ballot: Ballot) -> dict[str, Any]:
+    """Where a promotion stands, as JSON values."""
+    return {
+        "gates": gates_as_json(ballot.gates),
+        "blocking": [gate.name for gate in ballot.blocking],
+        "waivers": dict(ballot.waivers),
+        "fingerprint": ballot.fingerprint,
+        "signatures": [signature_facts(signature) for signature in ballot.signatures],
+    }
+
+
+def signature_facts(signature: Signature) -> dict[str, Any]:
+    """A signature as JSON values."""
+    return {
+        "kind": signature.kind.value,
+        "user": signature.user,
+        "reason": signature.reason,
+        "waivers": signature.waivers,
+        "signed_at": signature.signed_at,
+        "gates_digest": signature.gates_digest,
+    }
+
+
+def print_gates(ballot: Ballot) -> None:
+    """All gates, and loudly what was waived."""
+    rows: list[list[object]] = []
+    for gate in ballot.gates:
+        verdict = "passed" if gate.passed else "WAIVED" if gate.name in ballot.waivers else "FAILED"
+        rows.append([gate.name, verdict, gate.title, gate.measured, gate.wanted])
+    print_table("", ["gate", "", "what", "measured", "wanted"], rows)
+    failed = [gate for gate in ballot.gates if not gate.passed]
+    waived = [gate.name for gate in failed if gate.name in ballot.waivers]
+    if waived:
+        say(f"WARNING: {len(waived)} of {len(ballot.gates)} gates failed and do not count, because somebody said so:")
+        for name in waived:
+            say(f"  {name}: {ballot.waivers[name]}")
+
+
+def _print_standing(row: ModelBundle, ballot: Ballot, switch: Switch | None, decided: int) -> None:
+    if ballot.blocking:
+        say(f"not signed: {', '.join(gate.name for gate in ballot.blocking)} failed")
+        if all(gate.waivable for gate in ballot.blocking):
+            say("a gate that shall not count needs --waive GATE=REASON; the reason is kept under your name")
+        return
+    say(f"signed by {', '.join(signature.user for signature in ballot.signatures)}")
+    if switch is None:
+        missing = NEEDED_SIGNATURES - len(ballot.signatures)
+        say(f"{missing} more signature of another user activates {row.name} {row.version} ({row.digest[:12]})")
+        return
+    say(f"active: {row.name} {row.version} ({row.digest[:12]})")
+    if switch.gone:
+        say(
+            f"retired: {switch.gone.name} {switch.gone.version} ({switch.gone.digest[:12]}); "
+            f"{decided} studies have its answer"
+        )
+
+
+def roll_back(
+    config_path: Path, digest: str | None, *, user: str, reason: str, list_studies: bool, as_json: bool
+) -> None:
+    """Go back to an earlier bundle. Raises PromotionError, BundleError, UsageError."""
+    with opened(config_path) as (_, database):
+        with database.read() as session:
+            chosen = promotion.way_back(session, digest)
+        fault = fault_of(chosen)
+        if fault:
+            raise ClearfilmError(f"bundle {chosen.digest[:12]} cannot be used any more: {fault}")
+        with database.begin() as session:
+            switch = promotion.roll_back(
+                session,
+                chosen.digest,
+                user=user,
+                reason=reason,
+                system_user=getpass.getuser(),
+                now=database.now(session),
+            )
+        crash_point("promotion-committed")
+        with database.read() as session:
+            studies = registry.studies_decided_by(session, switch.gone) if switch.gone else []
+    if as_json:
+        gone = facts(switch.gone) if switch.gone else None
+        told = {"studies": list(studies)} if list_studies else {}
+        print_json({"active": facts(switch.chosen), "retired": gone, "studies_decided": len(studies), **told})
+        return
+    say(f"active: {switch.chosen.name} {switch.chosen.version} ({switch.chosen.digest[:12]})")
+    if switch.gone:
+        say(f"retired: {switch.gone.name} {switch.gone.version} ({switch.gone.digest[:12]})")
+        say(
+            f"{len(studies)} studies have an answer of the bundle that went"
+            + ("" if list_studies else "; --list names them")
+        )
+    if list_studies:
+        for uid in studies:
+            say(uid)
