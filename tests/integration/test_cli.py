@@ -1,13 +1,9 @@
 """The commands as an administrator calls them: what they print, and their exit codes."""
 
-import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +11,6 @@ import pytest
 from sqlalchemy import select, text, update
 
 from clearfilm.triage import Decision
-from cli.main import main
 from db import schema
 from db.models import (
     Delivery,
@@ -32,6 +27,7 @@ from db.models import (
 )
 from db.session import Database
 from tests import bundle_factories
+from tests.integration.commands import clearfilm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -56,32 +52,6 @@ def database(config_path: Path) -> Iterator[Database]:
     schema.prepare(opened)
     yield opened
     opened.close()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a user sees of a command."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def clearfilm(config_path: Path, *arguments: str, **environment: str) -> Outcome:
-    """The command in this process: an error that it does not translate fails the test."""
-    umask = os.umask(0o077)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(io.StringIO()) as output,
-        redirect_stderr(io.StringIO()) as complaints,
-    ):
-        patch.setattr(sys, "argv", ["clearfilm", *arguments])
-        for name, value in {"CLEARFILM_CONFIG": str(config_path), "COLUMNS": "200", **environment}.items():
-            patch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            main()
-    os.umask(umask)
-    return Outcome(int(ended.value.code or 0), output.getvalue(), complaints.getvalue())
 
 
 def add_study(database: Database, uid: str = UID, state: StudyState = StudyState.CONCLUDED) -> int:
