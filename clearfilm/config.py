@@ -222,7 +222,27 @@ class Worklist(Section):
     """The web pages."""
 
     address: str = "127.0.0.1"
+    """Address to listen on; beyond this machine only with TLS, here or at a proxy."""
     port: ListenPort = 8480
+    """TCP port."""
+    certificate: Path | None = None
+    """PEM file with certificate and chain; null: no TLS here."""
+    key: Path | None = None
+    """PEM file with its key."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    language: Literal["en", "zh"] = "en"
+    """Before a user has chosen."""
+    idle_minutes: float = Field(15, gt=0, le=1440)
+    """A login ends when its user has done nothing for this long."""
+    login_hours: float = Field(12, gt=0, le=168)
+    """A login ends after this time in any case."""
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Worklist:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        return self
 
 
 class ReportColumns(Section):
@@ -432,6 +452,12 @@ def load(path: Path) -> Config:
             "data_folder": (folder / config.data_folder).resolve(),
             "database": config.database.model_copy(update={"url": _find_database(folder, config.database.url)}),
             "model": config.model.model_copy(update={"bundle": _find_bundle(folder, config.model.bundle)}),
+            "worklist": config.worklist.model_copy(
+                update={
+                    "certificate": config.worklist.certificate and (folder / config.worklist.certificate).resolve(),
+                    "key": config.worklist.key and (folder / config.worklist.key).resolve(),
+                }
+            ),
             "reports": config.reports.model_copy(
                 update={"lexicon": config.reports.lexicon and (folder / config.reports.lexicon).resolve()}
             ),

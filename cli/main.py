@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clearfilm.errors import ClearfilmError, UsageError
+from cli.access_commands import trail, users
 from cli.model_commands import models
 from cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
@@ -22,6 +23,8 @@ app = typer.Typer(
 app.add_typer(models, name="model")
 cohorts = typer.Typer(help="Cohorts: labelled films, split by patient, for training.", no_args_is_help=True)
 app.add_typer(cohorts, name="cohort")
+app.add_typer(users, name="user")
+app.add_typer(trail, name="audit")
 reports = typer.Typer(help="Radiologists' reports: import, listen, label, review, audit.", no_args_is_help=True)
 app.add_typer(reports, name="reports")
 
@@ -81,6 +84,17 @@ def schedule(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     logs.configure("schedule")
     run(configuration.load(config), config.resolve())
+
+
+@app.command()
+def worklist(
+    config: ConfigOption = DEFAULT_CONFIG,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True, help="Print nothing.")] = False,
+) -> None:
+    """Run the web pages."""
+    from cli.worklist import serve
+
+    serve(config, quiet=supervised)
 
 
 @app.command()

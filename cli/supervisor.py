@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from clearfilm import logs
 from clearfilm.config import Config
 from clearfilm.errors import StartupError
 from clearfilm.process import notify_ready, stop_event
+from db import schema
+from db.session import Database
 
 logger = logging.getLogger(__name__)
 
@@ -86,17 +88,21 @@ def supervise(config_path: Path) -> int:
         if config.node.port == 0:
             reserved = stack.enter_context(_reserve_port(config.node.address))
             environment["CLEARFILM_NODE__PORT"] = str(reserved.getsockname()[1])
+        if config.worklist.port == 0:
+            environment["CLEARFILM_WORKLIST__PORT"] = str(_free_port(config.worklist.address))
         children = [
-            _make_child(stack, name, command, config_path, folder, environment) for name, command in _processes(config)
+            _make_child(stack, name, command, config_path, folder, environment) for name, *command in _processes(config)
         ]
         code = _watch(children, config, environment, stop)
         _stop_all(children)
     return code
 
 
-def _processes(config: Config) -> list[tuple[str, str]]:
+def _processes(config: Config) -> list[tuple[str, ...]]:
+    """Names and commands."""
     listeners = [(f"storescp-{number}", "storescp") for number in range(1, config.node.processes + 1)]
-    return [*listeners, ("worker", "worker"), ("deliver", "deliver"), ("schedule", "schedule")]
+    others = [(name, name) for name in ("worker", "deliver", "schedule")]
+    return [*listeners, *others, ("worklist", "worklist", "--supervised")]
 
 
 def _watch(children: list[Child], config: Config, environment: dict[str, str], stop: object) -> int:
@@ -112,10 +118,22 @@ def _watch(children: list[Child], config: Config, environment: dict[str, str], s
                 return code
         if not announced and all(child.ready for child in children):
             announced = True
-            port = environment.get("CLEARFILM_NODE__PORT", config.node.port)
             notify_ready()
-            print(f"ready: {config.node.ae_title}@{config.node.address}:{port}", flush=True)  # noqa: T201 - contract
+            _announce(config, environment)
     return 0
+
+
+def _announce(config: Config, environment: dict[str, str]) -> None:
+    """Where the node is, in one line; a second one only while there is no user."""
+    from cli.worklist import address, first_login
+
+    port = environment.get("CLEARFILM_NODE__PORT", config.node.port)
+    pages = address(config, int(environment.get("CLEARFILM_WORKLIST__PORT", config.worklist.port)))
+    print(f"ready: {config.node.ae_title}@{config.node.address}:{port} worklist {pages}", flush=True)  # noqa: T201
+    with closing(Database(config.database_url)) as database:
+        link = first_login(database, pages)
+    if link is not None:
+        print(link, flush=True)  # noqa: T201 - the console is the way to the first administrator
 
 
 def _look_after(child: Child) -> int | None:
@@ -158,14 +176,14 @@ def _stop_all(children: list[Child]) -> None:
 def _make_child(
     stack: ExitStack,
     name: str,
-    command: str,
+    command: list[str],
     config_path: Path,
     folder: Path,
     environment: dict[str, str],
 ) -> Child:
     channel = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     channel.bind(str(folder / name))
-    arguments = [sys.executable, "-m", "cli.main", command, "--config", str(config_path)]
+    arguments = [sys.executable, "-m", "cli.main", *command, "--config", str(config_path)]
     return Child(name, arguments, channel, {**environment, "NOTIFY_SOCKET": str(folder / name)})
 
 
@@ -192,12 +210,15 @@ def _lock(folder: Path) -> ExitStack:
 
 
 def _prepare_database(config: Config) -> None:
-    from db import schema
-    from db.session import Database
+    with closing(Database(config.database_url)) as database:
+        schema.prepare(database)
 
-    database = Database(config.database_url)
-    schema.prepare(database)
-    database.close()
+
+def _free_port(address: str) -> int:
+    """A port that was free a moment ago; the web pages do not share theirs, as listeners do."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
 
 
 def _reserve_port(address: str) -> socket.socket:

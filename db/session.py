@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -55,6 +55,12 @@ class Database:
         """A session for reading; it never waits for a writer."""
         with self._read_sessions() as session:
             yield session
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """One connection for reading, kept until the end: SQLite counts commits for each connection apart."""
+        with self._reader.connect() as connection:
+            yield connection
 
     def now(self, session: Session) -> datetime:
         """The database's time, so that leases do not depend on the clocks of several machines."""

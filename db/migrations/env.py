@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db import governance  # noqa: F401 - its tables belong to the metadata
+from db import accounts, governance  # noqa: F401 - their tables belong to the metadata
 from db.models import Base
 
 context.configure(

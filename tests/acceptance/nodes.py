@@ -44,6 +44,7 @@ class Node:
     environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[str] | None" = None
     peer: scu.Peer | None = None
+    worklist: str = ""  # address of the web pages
 
     @property
     def config_path(self) -> Path:
@@ -61,6 +62,7 @@ class Node:
         """The shipped configuration with what a test needs otherwise."""
         values = yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
         values["node"]["port"] = 0
+        values["worklist"]["port"] = 0
         values["destinations"][0]["port"] = self.pacs_port
         values["study"]["quiet_seconds"] = 1
         values["disk"] = {"low_water_percent": 0, "low_water_gigabytes": 0.1}
@@ -88,7 +90,8 @@ class Node:
         if not line.startswith("ready:"):
             self.stop()
             raise AssertionError(f"the node did not start:\n{self.log[-3000:]}")
-        title, _, address = line.removeprefix("ready:").strip().partition("@")
+        node, _, self.worklist = line.removeprefix("ready:").strip().partition(" worklist ")
+        title, _, address = node.partition("@")
         host, _, port = address.partition(":")
         self.peer = scu.Peer(title, host, int(port), 5, 30)
 

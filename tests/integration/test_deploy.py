@@ -21,6 +21,7 @@ SERVICES = (
     "clearfilm-worker.service",
     "clearfilm-deliver.service",
     "clearfilm-schedule.service",
+    "clearfilm-worklist.service",
 )
 # systemd-analyze's scale: 0 (nothing is exposed) to 10 (everything), times ten.
 MOST_EXPOSURE = "25"
@@ -86,12 +87,20 @@ def test_wrong_configuration_ends_with_the_code_that_prevents_a_restart(service:
 
 
 @pytest.mark.parametrize(
-    "service", ["clearfilm-storescp@.service", "clearfilm-deliver.service", "clearfilm-schedule.service"]
+    "service",
+    [
+        "clearfilm-storescp@.service",
+        "clearfilm-deliver.service",
+        "clearfilm-schedule.service",
+        "clearfilm-worklist.service",
+    ],
 )
 def test_service_says_ready_and_ends_well_on_sigterm(service: str, tmp_path: Path, channel: socket.socket) -> None:
     assert setting(service, "Type") == "notify"
     config = tmp_path / "config.yaml"
-    config.write_text("data_folder: data\nnode: {port: 0}\ndisk: {low_water_percent: 0, low_water_gigabytes: 0}\n")
+    settings = ["data_folder: data", "node: {port: 0}", "worklist: {port: 0}"]
+    settings += ["disk: {low_water_percent: 0, low_water_gigabytes: 0}"]
+    config.write_text("\n".join(settings))
     environment = {**os.environ, "NOTIFY_SOCKET": channel.getsockname()}
     with subprocess.Popen(command(service, config), cwd=REPOSITORY, env=environment) as process:
         try:

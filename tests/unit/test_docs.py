@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 GUIDE = (REPOSITORY / "docs" / "administration.md").read_text(encoding="utf-8")
 SHIPPED = REPOSITORY / "config.yaml"
-ROOMS = ("clearfilm", "db", "storescp", "worker", "cli")
+ROOMS = ("clearfilm", "db", "storescp", "worker", "worklist", "cli")
 # The demo's own peers: these keys have no default.
 REQUIRED = "required"
 

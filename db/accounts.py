@@ -1,0 +1,192 @@
+"""Who may use the web pages: users, their logins, one-time tokens, and failed tries.
+
+Tokens and passwords are kept as hashes only. Functions take a session and never commit.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, String, Text, delete, func, or_, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from db.models import Base, Id, _states
+
+
+class Role(enum.StrEnum):
+    """What a user may do; the pages name the roles that each of them is for."""
+
+    READER = "reader"  # sees the list and the cases
+    RADIOLOGIST = "radiologist"  # and says agree or disagree
+    ADMIN = "admin"  # and steers the node
+    AUDITOR = "auditor"  # sees the audit trail, no patients
+
+
+class Purpose(enum.StrEnum):
+    """What a one-time token opens."""
+
+    FIRST_ADMIN = "first_admin"
+
+
+class User(Base):
+    """Somebody who may log in, now or once."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True, comment="for logging in; lower case")
+    role: Mapped[Role] = mapped_column(_states(Role))
+    password_hash: Mapped[str | None] = mapped_column(Text, comment="argon2id; null: none, logs in elsewhere")
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON(), comment="language, theme, zone")
+
+
+class Login(Base):
+    """One browser that is logged in."""
+
+    __tablename__ = "logins"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True, comment="SHA-256 of the cookie's value")
+    address: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime] = mapped_column(comment="last request that a person made, to the minute")
+
+
+class OneTimeToken(Base):
+    """Opens one page once."""
+
+    __tablename__ = "one_time_tokens"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    purpose: Mapped[Purpose] = mapped_column(_states(Purpose))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True, comment="SHA-256")
+    expires_at: Mapped[datetime]
+
+
+class FailedLogins(Base):
+    """Failed tries with one name, whether it exists or not, or from one address."""
+
+    __tablename__ = "failed_logins"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True, comment="SHA-256 of what failed")
+    count: Mapped[int]
+    last_at: Mapped[datetime] = mapped_column(index=True)
+    blocked_until: Mapped[datetime | None]
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """A login that holds, with what the pages need of its user."""
+
+    login_id: int
+    user_id: int
+    name: str
+    role: Role
+    settings: dict[str, Any]
+    created_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a login holds: without any request of its user, and at all."""
+
+    idle: timedelta
+    absolute: timedelta
+
+
+def users(session: Session) -> Sequence[User]:
+    """All users by name."""
+    return session.scalars(select(User).order_by(User.name)).all()
+
+
+def user(session: Session, name: str) -> User | None:
+    """The user of this name, disabled or not."""
+    return session.scalars(select(User).where(User.name == name.strip().lower())).one_or_none()
+
+
+def is_empty(session: Session) -> bool:
+    """Whether there has never been a user."""
+    return session.scalar(select(func.count()).select_from(User)) == 0
+
+
+def add_user(session: Session, name: str, role: Role, password_hash: str | None, *, now: datetime) -> User:
+    """Add a user; the caller has made sure that the name is free."""
+    added = User(name=name.strip().lower(), role=role, password_hash=password_hash, created_at=now, settings={})
+    session.add(added)
+    session.flush()
+    return added
+
+
+def open_login(session: Session, user_id: int, token_hash: str, address: str, *, limits: Limits, now: datetime) -> int:
+    """Begin a login and forget the ones of this user that have run out; its number."""
+    stale = or_(Login.seen_at < now - limits.idle, Login.created_at < now - limits.absolute)
+    session.execute(delete(Login).where(Login.user_id == user_id, stale))
+    login = Login(user_id=user_id, token_hash=token_hash, address=address, created_at=now, seen_at=now)
+    session.add(login)
+    session.flush()
+    return login.id
+
+
+def find_login(session: Session, token_hash: str, *, limits: Limits, now: datetime) -> LoggedIn | None:
+    """The login of a cookie, if it holds and its user is not disabled."""
+    row = session.execute(
+        select(Login, User)
+        .join(User, User.id == Login.user_id)
+        .where(
+            Login.token_hash == token_hash,
+            Login.seen_at >= now - limits.idle,
+            Login.created_at >= now - limits.absolute,
+            User.disabled_at.is_(None),
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    login, owner = row
+    return LoggedIn(login.id, owner.id, owner.name, owner.role, owner.settings, login.created_at, login.seen_at)
+
+
+def touch_login(session: Session, login_id: int, *, now: datetime) -> None:
+    """The user of this login did something."""
+    session.execute(update(Login).where(Login.id == login_id).values(seen_at=now))
+
+
+def end_login(session: Session, login_id: int) -> None:
+    """Log out here."""
+    session.execute(delete(Login).where(Login.id == login_id))
+
+
+def end_logins(session: Session, user_id: int, *, but: int | None = None) -> None:
+    """Log out everywhere, but perhaps in the login of this number."""
+    session.execute(delete(Login).where(Login.user_id == user_id, Login.id != (but or 0)))
+
+
+def add_token(session: Session, purpose: Purpose, token_hash: str, *, expires_at: datetime) -> None:
+    """Make a one-time token; earlier ones of the same purpose end."""
+    session.execute(delete(OneTimeToken).where(OneTimeToken.purpose == purpose))
+    session.add(OneTimeToken(purpose=purpose, token_hash=token_hash, expires_at=expires_at))
+
+
+def has_token(session: Session, purpose: Purpose, token_hash: str, *, now: datetime) -> bool:
+    """Whether the token is good; it stays so."""
+    found = select(OneTimeToken.id).where(
+        OneTimeToken.purpose == purpose, OneTimeToken.token_hash == token_hash, OneTimeToken.expires_at >= now
+    )
+    return session.scalar(found) is not None
+
+
+def take_token(session: Session, purpose: Purpose, token_hash: str, *, now: datetime) -> bool:
+    """Use the token up; whether it was good. Of two at once, one gets True."""
+    taken = session.execute(
+        delete(OneTimeToken)
+        .where(OneTimeToken.purpose == purpose, OneTimeToken.token_hash == token_hash, OneTimeToken.expires_at >= now)
+        .returning(OneTimeToken.id)
+    ).all()
+    return bool(taken)

@@ -1,0 +1,161 @@
+"""A running site of web pages, a client for each role, and a browser."""
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from clearfilm.config import Config
+from db import accounts, schema
+from db.accounts import Role
+from db.session import Database
+from tests.integration.conftest import missing
+from worklist import passwords
+from worklist.app import create_app
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PASSWORD = "correct horse battery"
+
+
+@dataclass
+class Site:
+    """A server with its database; users are called as their role, all with the same password."""
+
+    url: str
+    config: Config
+    database: Database
+    clients: list[httpx2.Client] = field(default_factory=list)
+
+    def client(self, role: Role | None = None) -> httpx2.Client:
+        """A browser-like client, logged in if there is a role. Redirects are not followed."""
+        client = httpx2.Client(base_url=self.url, headers={"accept": "text/html"}, timeout=30)
+        self.clients.append(client)
+        if role is not None:
+            token = form_token(client.get("/login").text)
+            data = {"name": role.value, "password": PASSWORD, "form_token": token}
+            answer = client.post("/login", data=data)
+            assert answer.status_code == 303, answer.text
+            client.headers["x-form-token"] = form_token(client.get("/settings").text)
+        return client
+
+
+def form_token(page: str) -> str:
+    """The token that a page gives to its forms."""
+    found = re.search(r'<meta name="form-token" content="([0-9a-f]+)">', page)
+    assert found, page[:500]
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A running site with one user for each role; tests of a module share it."""
+    config = Config(data_folder=tmp_path_factory.mktemp("site"))
+    with closing(Database(config.database_url)) as database:
+        schema.prepare(database)
+        seed_users(database)
+        with serving(config, database) as url:
+            site = Site(url, config, database)
+            yield site
+            for client in site.clients:
+                client.close()
+
+
+def seed_users(database: Database) -> None:
+    """One user for each role."""
+    with database.begin() as session:
+        for role in Role:
+            password_hash = passwords.hash_password(PASSWORD, name=role.value)
+            accounts.add_user(session, role.value, role, password_hash, now=database.now(session))
+
+
+class serving:  # noqa: N801 - used as a context manager
+    """Serve an application in a thread; gives its URL."""
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._app = create_app(config, database)
+        settings = uvicorn.Config(self._app, port=0, log_config=None, access_log=False, ws="none", lifespan="on")
+        self._server = uvicorn.Server(settings)
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> str:
+        startup = self._server.startup
+
+        async def started(sockets: object = None) -> None:
+            await startup()
+            self._started.set()
+
+        self._server.startup = started  # type: ignore[method-assign, assignment]
+        self._thread.start()
+        assert self._started.wait(30)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._app.state.services.hub.close()
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+def _logged_in(role: Role) -> object:
+    @pytest.fixture(scope="module", name=f"as_{role.value}")
+    def client(site: Site) -> httpx2.Client:
+        return site.client(role)
+
+    return client
+
+
+as_reader = _logged_in(Role.READER)
+as_radiologist = _logged_in(Role.RADIOLOGIST)
+as_admin = _logged_in(Role.ADMIN)
+as_auditor = _logged_in(Role.AUDITOR)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium; one for all tests of the session."""
+    if not CHROMIUM.exists():
+        missing("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=list(FLAGS), chromium_sandbox=os.geteuid() != 0
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser_page(chromium: Browser, site: Site) -> Iterator[Page]:
+    """An empty page of a new visitor, in Shanghai's zone, 1280 pixels wide."""
+    context = chromium.new_context(
+        base_url=site.url, viewport={"width": 1280, "height": 800}, timezone_id="Asia/Shanghai", color_scheme="dark"
+    )
+    page = context.new_page()
+    yield page
+    context.close()
+
+
+def enter(page: Page, role: Role) -> None:
+    """Log in with the login form."""
+    page.goto("/login")
+    page.get_by_label("Name").fill(role.value)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(lambda url: "/login" not in url)

@@ -1,0 +1,62 @@
+"""The application: rooms, static files, and what holds for all of them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from starlette.staticfiles import StaticFiles
+
+from clearfilm.config import Config
+from db.session import Database
+from worklist import access, answers
+from worklist.events import Hub
+from worklist.rooms import admin, entry, health, settings, stream, studies, users
+from worklist.security import Security
+from worklist.services import Services
+from worklist.templates import STATIC, Templates
+
+# Each module has a `room`: a router whose routes say who may call them.
+ROOMS = (health.room, entry.room, settings.room, stream.room, studies.room, admin.room, users.room)
+
+
+def create_app(config: Config, database: Database) -> FastAPI:
+    """The web pages of a node.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+    database : Database
+        Of this process, with the present schema.
+
+    Returns
+    -------
+    fastapi.FastAPI
+        An ASGI application; its events flow while it is served.
+
+    Raises
+    ------
+    StartupError
+        If a route does not say who may call it.
+    """
+    services = Services(config, database, Hub(database), Templates())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        services.hub.start()
+        yield
+        services.hub.close()
+
+    app = FastAPI(
+        title="Clearfilm",
+        dependencies=[Depends(access.guard)],
+        lifespan=lifespan,
+        openapi_url=None,  # pages for people; and its own pages would load scripts from elsewhere
+    )
+    app.state.services = services
+    answers.install(app)
+    for room in ROOMS:
+        access.include(app, room)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(Security)
+    return app

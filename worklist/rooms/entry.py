@@ -1,0 +1,160 @@
+"""The door: front page, login, logout, first administrator, and what everybody may set for themselves."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Form
+from fastapi.responses import Response
+
+from clearfilm.errors import UsageError
+from db import accounts, audit
+from db.accounts import Purpose, Role
+from worklist import logins, passwords
+from worklist.access import EVERYBODY, FORM_COOKIE, allow, cookie_name
+from worklist.answers import Problem
+from worklist.page import Page, PageMaker, safe_path
+from worklist.rooms import studies
+
+room = APIRouter()
+
+NameField = Annotated[str, Form(max_length=64)]
+PasswordField = Annotated[str, Form(max_length=1024)]
+NextField = Annotated[str, Form(max_length=2048)]
+
+
+@room.get("/")
+@allow(*EVERYBODY)
+def front(page: Page) -> Response:
+    """To the page that the user's role begins with."""
+    return page.go(studies.front_page(page.visit))
+
+
+@room.get("/login")
+@allow(anybody=True)
+def show_login(page: Page, next: str = "/", ended: bool = False) -> Response:  # noqa: A002 - name in the address
+    """The login page."""
+    if page.visit.login is not None:
+        return page.go(safe_path(next))
+    return _login_page(page, next, words=page.say("Your login has ended.") if ended else None)
+
+
+@room.post("/login")
+@allow(anybody=True)
+def log_in(page: Page, name: NameField, password: PasswordField, next: NextField = "/") -> Response:  # noqa: A002
+    """Check name and password; the answers to all failures look and take the same."""
+    database, address = page.services.database, page.visit.address
+    with database.read() as session:
+        wait = logins.waiting_seconds(session, name, address, now=database.now(session))
+        user = accounts.user(session, name)
+    if wait > 0:
+        _record_failure(page, name, "too many tries", counts=False)
+        words = page.say("Too many failed logins. Try again in {seconds} seconds.", seconds=int(wait) + 1)
+        answer = _login_page(page, next, words=words, status=429)
+        answer.headers["Retry-After"] = str(int(wait) + 1)
+        return answer
+    good = passwords.verify(password, user.password_hash if user else None)
+    if user is None or not good or user.disabled_at is not None:
+        _record_failure(page, name, "name or password wrong", counts=True)
+        return _login_page(page, next, words=page.say("Name or password is wrong."), status=401)
+    return _enter(page, user, safe_path(next))
+
+
+@room.post("/logout")
+@allow(*EVERYBODY)
+def log_out(page: Page) -> Response:
+    """End this login."""
+    assert page.visit.login is not None
+    with page.services.database.begin() as session:
+        accounts.end_login(session, page.visit.login.login_id)
+        page.record(session, "logged out")
+    answer = page.go("/login")
+    answer.delete_cookie(cookie_name(page.request), secure=page.is_secure, httponly=True, samesite="strict")
+    return answer
+
+
+@room.get("/first")
+@allow(anybody=True)
+def show_first(page: Page, token: str = "") -> Response:
+    """The page that makes the first administrator."""
+    return _first_page(page, token)
+
+
+@room.post("/first")
+@allow(anybody=True)
+def make_first(
+    page: Page, token: NameField, name: NameField, password: PasswordField, again: PasswordField
+) -> Response:
+    """Make the first administrator; the link is good once."""
+    database = page.services.database
+    if password != again:
+        return _first_page(page, token, words=page.say("The two passwords differ."), status=400)
+    try:
+        checked = passwords.check_name(name)
+        password_hash = passwords.hash_password(password, name=checked)
+    except UsageError as error:
+        return _first_page(page, token, words=page.say(str(error)), status=400)
+    with database.begin() as session:
+        now = database.now(session)
+        good = accounts.take_token(session, Purpose.FIRST_ADMIN, passwords.token_hash(token), now=now)
+        if not good or not accounts.is_empty(session):
+            raise Problem(403, "This link was used already, or is too old. A restart of the node prints another one.")
+        user = accounts.add_user(session, checked, Role.ADMIN, password_hash, now=now)
+        audit.record(session, "first administrator made", actor=checked, now=now, address=page.visit.address)
+    return _enter(page, user, "/")
+
+
+def _enter(page: PageMaker, user: accounts.User, path: str) -> Response:
+    token = logins.log_in(page.services.database, user, page.visit.address, limits=page.services.limits)
+    answer = page.go(path)
+    _set_cookie(page, answer, cookie_name(page.request), token)
+    return answer
+
+
+def _login_page(page: PageMaker, path: str, *, words: str | None, status: int = 200) -> Response:
+    return _with_form_cookie(page, "login.html", status, words=words, next=safe_path(path))
+
+
+def _first_page(page: PageMaker, token: str, *, words: str | None = None, status: int = 200) -> Response:
+    database = page.services.database
+    with database.read() as session:
+        now = database.now(session)
+        if not accounts.has_token(session, Purpose.FIRST_ADMIN, passwords.token_hash(token), now=now):
+            raise Problem(403, "This link was used already, or is too old. A restart of the node prints another one.")
+    return _with_form_cookie(page, "first.html", status, words=words, token=token)
+
+
+def _with_form_cookie(page: PageMaker, template: str, status: int, **values: object) -> Response:
+    """A page with a form for somebody without a login: its form token belongs to a fresh cookie."""
+    token = passwords.new_token()
+    page = replace(page, visit=replace(page.visit, form_token=passwords.form_token(token)))
+    answer = page.render(template, status, **values)
+    _set_cookie(page, answer, FORM_COOKIE, token)
+    return answer
+
+
+def _set_cookie(page: PageMaker, answer: Response, name: str, token: str) -> None:
+    answer.set_cookie(
+        name,
+        token,
+        secure=page.is_secure,
+        httponly=True,
+        samesite="strict",
+        path="/",
+    )
+
+
+def _record_failure(page: PageMaker, name: str, reason: str, *, counts: bool) -> None:
+    database = page.services.database
+    with database.begin() as session:
+        now = database.now(session)
+        if counts:
+            logins.count_failure(session, name, page.visit.address, now=now)
+        known = accounts.user(session, name)
+        audit.record(
+            session,
+            "login failed",
+            actor=known.name if known else "unknown name",
+            now=now,
+            reason=reason,
+            address=page.visit.address,
+        )

@@ -1,0 +1,38 @@
+"""What every page works with: configuration, database, events, templates, and the clock."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from clearfilm.config import Config
+from db.accounts import Limits
+from db.session import Database
+from worklist.events import Hub
+from worklist.templates import Templates
+
+
+@dataclass(frozen=True)
+class Services:
+    """Made once in each process."""
+
+    config: Config
+    database: Database
+    hub: Hub
+    templates: Templates
+
+    @property
+    def limits(self) -> Limits:
+        """How long logins hold."""
+        section = self.config.worklist
+        return Limits(timedelta(minutes=section.idle_minutes), timedelta(hours=section.login_hours))
+
+
+def of(request: Request) -> Services:
+    """The services of the application that got this request."""
+    found: Services = request.app.state.services
+    return found
+
+
+NodeServices = Annotated[Services, Depends(of)]
