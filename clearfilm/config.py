@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from clearfilm.errors import ConfigurationError
 from clearfilm.model_settings import Promotion, Retraining
+from clearfilm.policy.settings import Policy
 from clearfilm.section import Section as Section
 
 ENVIRONMENT_PREFIX = "CLEARFILM_"
@@ -385,6 +386,7 @@ class Config(BaseSettings):
     disk: Disk = Disk()
     worklist: Worklist = Worklist()
     reports: Reports = Reports()
+    policy: Policy = Policy()
     training: Training = Training()
     promotion: Promotion = Promotion()
     retraining: Retraining = Retraining()

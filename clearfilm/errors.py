@@ -11,6 +11,7 @@ ClearfilmError
 ├── RefusedObject               a received object that is not kept; carries the C-STORE status
 ├── NotAnalysable               a stored film that gets no decision; carries the reason
 ├── RefusedReport               a radiologist's report that is not taken; carries the reason
+├── PolicyError                 a step that the triage policy does not allow
 ├── TrainingError               a cohort or a training run that cannot be used or go on, with counts
 ├── LostLease                   another worker owns the job now: publish nothing
 └── DeliveryError
@@ -98,6 +99,10 @@ class NotAnalysable(ClearfilmError):
 
 class RefusedReport(ClearfilmError):
     """A report that is not taken; the rest of the file or connection goes on. Never with text of the report."""
+
+
+class PolicyError(ClearfilmError):
+    """A step that the triage policy does not allow, or a device that it does not know."""
 
 
 class TrainingError(ClearfilmError):

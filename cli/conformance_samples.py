@@ -229,7 +229,8 @@ def _conclusion(films: list[Film], decision: Decision, *, model: str = "1", hour
     )
     node = NodeIdentity(f"NODE{model}", f"Maker {model}", None, model)
     concluded_at = datetime(2026, 1, int(model) + 1, hour, tzinfo=UTC)
-    return StudyConclusion(tuple(films), decision, "sample", identity, 1, concluded_at, node)
+    is_clear = decision is Decision.NO_SIGNIFICANT_FINDING
+    return StudyConclusion(tuple(films), decision, "sample", identity, 1, concluded_at, node, suggests_later=is_clear)
 
 
 def _capture(conclusion: StudyConclusion) -> Dataset:

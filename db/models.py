@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from clearfilm.policy.rules import Level
+from clearfilm.policy.stages import Stage
 from clearfilm.triage import Decision
 
 NAMING_CONVENTION = {
@@ -385,7 +387,7 @@ class Report(Base):
     status: Mapped[ReportStatus] = mapped_column(_states(ReportStatus))
     accession_number: Mapped[str | None] = mapped_column(Text, index=True)
     study_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
-    patient_id: Mapped[str | None] = mapped_column(Text)
+    patient_id: Mapped[str | None] = mapped_column(Text, index=True)
     findings: Mapped[str] = mapped_column(Text)
     impression: Mapped[str] = mapped_column(Text)
     language: Mapped[str] = mapped_column(String(8), comment="zh, en or mixed")
@@ -411,3 +413,80 @@ class ReportAudit(Base):
     reader: Mapped[str] = mapped_column(String(128))
     label: Mapped[str] = mapped_column(String(16))
     recorded_at: Mapped[datetime]
+
+
+class PolicyStep(Base):
+    """The history of the triage policy's stage; the latest row is in force."""
+
+    __tablename__ = "policy_steps"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime]
+    stage: Mapped[Stage] = mapped_column(_states(Stage), comment="in force from now on")
+    proposed: Mapped[str | None] = mapped_column(String(32), comment="stage signed once, waits for another person")
+    actor: Mapped[str] = mapped_column(String(128), comment="who signed last, or the process")
+    reason: Mapped[str] = mapped_column(Text)
+    detail: Mapped[dict[str, Any]] = mapped_column(comment="first signature, and the figures at that time")
+
+
+class Device(Base):
+    """A device that took films which came from a sender; new ones are not released."""
+
+    __tablename__ = "devices"
+    __table_args__ = (UniqueConstraint("sender", "manufacturer", "model", "serial"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    sender: Mapped[str] = mapped_column(String(64), comment="name in the configuration")
+    manufacturer: Mapped[str] = mapped_column(Text, comment="(0008,0070) LO")
+    model: Mapped[str] = mapped_column(Text, comment="(0008,1090) LO")
+    serial: Mapped[str] = mapped_column(Text, comment="(0018,1000) LO, else (0008,1010) SH")
+    first_seen_at: Mapped[datetime]
+    signed_at: Mapped[datetime | None]
+    signed_by: Mapped[str | None] = mapped_column(String(128), comment="first of two")
+    signed_reason: Mapped[str | None] = mapped_column(Text)
+    released_at: Mapped[datetime | None]
+    released_by: Mapped[str | None] = mapped_column(String(128), comment="second of two")
+    released_reason: Mapped[str | None] = mapped_column(Text)
+
+
+_CURRENT_PLACEMENT = text("superseded_at IS NULL")
+_WAITING_PLACEMENT = text("superseded_at IS NULL AND level = 'later'")
+
+
+class StudyPlacement(Base):
+    """Where a study stood, why, and what decided it; the one that is not superseded counts."""
+
+    __tablename__ = "placements"
+    __table_args__ = (
+        Index(
+            "uq_placements_current",
+            "study_id",
+            unique=True,
+            sqlite_where=_CURRENT_PLACEMENT,
+            postgresql_where=_CURRENT_PLACEMENT,
+        ),
+        Index(
+            "ix_placements_waiting",
+            "returns_at",
+            sqlite_where=_WAITING_PLACEMENT,
+            postgresql_where=_WAITING_PLACEMENT,
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
+    revision: Mapped[int] = mapped_column(comment="of the conclusion")
+    level: Mapped[Level] = mapped_column(_states(Level))
+    tagged: Mapped[bool] = mapped_column(comment="clear, and no guard speaks against it")
+    shown: Mapped[bool] = mapped_column(comment="readers see the tag")
+    blind: Mapped[bool] = mapped_column(comment="tagged, but in the blind share")
+    withheld: Mapped[bool] = mapped_column(comment="readers see no answer before the report")
+    returns_at: Mapped[datetime | None] = mapped_column(comment="later only: back at its place at the latest")
+    reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON(), comment="rule and words for this study")
+    stage: Mapped[Stage] = mapped_column(_states(Stage))
+    policy_version: Mapped[str] = mapped_column(String(64), comment="of rules and settings")
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"), index=True)
+    bundle_digest: Mapped[str | None] = mapped_column(String(64))
+    operating_point: Mapped[float | None] = mapped_column(comment="probability")
+    decided_at: Mapped[datetime] = mapped_column(index=True)
+    superseded_at: Mapped[datetime | None]

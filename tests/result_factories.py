@@ -136,8 +136,11 @@ def film_not_analysed(source: Dataset | None = None, digest: str = "c" * 64) -> 
 
 
 def conclusion(*films: Film, decision: Decision, **changes: Any) -> StudyConclusion:
-    """The first revision of a study with these films."""
-    plain = StudyConclusion(films, decision, "reason in plain words", MODEL, 1, CONCLUDED_AT, NODE)
+    """The first revision of a study with these films; one without findings is tagged."""
+    is_clear = decision is Decision.NO_SIGNIFICANT_FINDING
+    plain = StudyConclusion(
+        films, decision, "reason in plain words", MODEL, 1, CONCLUDED_AT, NODE, suggests_later=is_clear
+    )
     return replace(plain, **changes)
 
 

@@ -20,7 +20,7 @@ from clearfilm.errors import ClearfilmError, LostLease
 from clearfilm.process import process_name
 from clearfilm.triage import Decision
 from clearfilm.vision.bundle import read_description
-from db import conclusions, queue, registry
+from db import conclusions, placements, policies, queue, registry
 from db.models import (
     Analysis,
     Delivery,
@@ -40,6 +40,7 @@ from db.queue import ClaimedJob
 from db.session import Database
 from worker import failures
 from worker.leases import Leases, patiently
+from worker.place import Placer, Ruling
 from worker.results.model import (
     BuiltObject,
     Film,
@@ -76,7 +77,7 @@ class Concluder:
     Parameters
     ----------
     config : Config
-        Sections `node`, `study`, `results` and `destinations` are used.
+        Sections `node`, `study`, `results`, `policy` and `destinations` are used.
     database : Database
         Of this process.
     store : Store
@@ -91,6 +92,8 @@ class Concluder:
         self._leases = leases
         self._quiet = timedelta(seconds=config.study.quiet_seconds)
         self._destinations = [destination.name for destination in config.destinations]
+        self._policy = config.policy
+        self._placer = Placer(config, database)
         self._owner = process_name()
         self._node = NodeIdentity(
             ae_title=config.node.ae_title,
@@ -129,14 +132,14 @@ class Concluder:
         gathered = self._gather(job)
         if gathered is None:
             return
-        conclusion, model_id = gathered
+        conclusion, ruling = gathered
         captures = build_secondary_captures(conclusion)
         reports = build_reports(conclusion, captures)
         written: list[tuple[BuiltObject, str]] = []
         try:
             written += [(made, self._store.write_result(made.content)) for made in (*captures, *reports)]
             crash_point("result-file-before-commit")
-            obstacle = self._publish(job, conclusion, model_id, written)
+            obstacle = self._publish(job, conclusion, ruling, written)
         except IntegrityError as error:
             self._remove(written)
             raise LostLease(f"job {job.id}: the study was concluded by another worker") from error
@@ -153,8 +156,8 @@ class Concluder:
         for _, path in written:
             self._store.remove(path)
 
-    def _gather(self, job: ClaimedJob) -> tuple[StudyConclusion, int | None] | None:
-        """All that the conclusion needs, and its model's row; None: it is not due, or films must be read again."""
+    def _gather(self, job: ClaimedJob) -> tuple[StudyConclusion, Ruling] | None:
+        """All that the conclusion needs, and where the study goes; None: it is not due, or films must be read again."""
         with self._database.begin() as session:
             now = self._database.now(session)
             study = session.scalars(select(Study).where(Study.id == job.study_id).with_for_update()).one()
@@ -171,7 +174,7 @@ class Concluder:
         if damaged:
             self._have_read_again(job, damaged)
             return None
-        return self._conclusion(study, films, model, predecessors, now), model.id if model else None
+        return self._conclusion(study, films, model, predecessors, now)
 
     def _has_map(self, row: FilmRow) -> bool:
         try:
@@ -199,10 +202,13 @@ class Concluder:
         model: ModelBundle | None,
         predecessors: tuple[Predecessor, ...],
         now: datetime,
-    ) -> StudyConclusion:
-        films = without_raw_twins(tuple(self._film(row, study) for row in rows))
+    ) -> tuple[StudyConclusion, Ruling]:
+        received = tuple(self._film(row, study) for row in rows)
+        films = without_raw_twins(received)
         decision, reason = decide(films)
-        return StudyConclusion(
+        origins = [(row.instance.sender, film.source) for row, film in zip(rows, received, strict=True)]
+        ruling = self._placer.place(study, films, decision, model, origins)
+        conclusion = StudyConclusion(
             films=films,
             decision=decision,
             reason=reason,
@@ -211,8 +217,9 @@ class Concluder:
             concluded_at=now.astimezone(),
             node=self._node,
             predecessors=predecessors,
-            urgent=study.priority > queue.PRIORITY_ROUTINE,
+            suggests_later=ruling.placement.suggests_later,
         )
+        return conclusion, ruling
 
     def _film(self, row: FilmRow, study: Study) -> Film:
         instance, analysis = row.instance, row.analysis
@@ -230,16 +237,18 @@ class Concluder:
         )
 
     def _publish(
-        self, job: ClaimedJob, conclusion: StudyConclusion, model_id: int | None, written: list[tuple[BuiltObject, str]]
+        self, job: ClaimedJob, conclusion: StudyConclusion, ruling: Ruling, written: list[tuple[BuiltObject, str]]
     ) -> str | None:
-        """One transaction: results, outbox, study, end of the job; or why it must wait."""
+        """One transaction: results, placement, outbox, study, end of the job; or why it cannot be yet."""
         with self._database.begin() as session:
             now = self._database.now(session)
             if _is_being_delivered(session, job.study_id, now):
                 return "an earlier conclusion is being delivered"
             model = registry.active(session, keep=True)
-            if (model.id if model else None) != model_id:
+            if (model.id if model else None) != ruling.model_id:
                 return "the model was switched meanwhile"
+            if policies.in_force(session, self._policy).step_id != ruling.step_id:
+                return "the policy has changed"
             queue.finish(session, job, now=now)
             study = session.get_one(Study, job.study_id)
             _supersede(session, study)
@@ -248,6 +257,10 @@ class Concluder:
             study.concluded_at = now
             if conclusions.is_ready(session, study, quiet=timedelta(0), now=now):
                 study.state = StudyState.CONCLUDED
+            placements.record(session, study, ruling.placement, model, now=now)
+            # What a destination has been told is always corrected; otherwise no answer may give the tag away.
+            withheld = ruling.placement.withheld and not _sent_reports(session, study)
+            destinations = [] if withheld else self._destinations
             for position, (made, path) in enumerate(written):
                 result = Result(
                     study_id=study.id,
@@ -261,15 +274,15 @@ class Concluder:
                     path=path,
                     digest=hashlib.sha256(made.content).hexdigest(),
                     decision=conclusion.decision,
-                    model_id=model_id,
+                    model_id=ruling.model_id,
                     created_at=now,
                 )
                 session.add(result)
                 session.flush()
                 session.add_all(
-                    Delivery(result_id=result.id, destination=name, created_at=now) for name in self._destinations
+                    Delivery(result_id=result.id, destination=name, created_at=now) for name in destinations
                 )
-            for name in self._destinations:
+            for name in destinations:
                 queue.add(
                     session,
                     JobKind.DELIVER,
@@ -285,6 +298,8 @@ class Concluder:
                 "study_id": job.study_id,
                 "revision": conclusion.revision,
                 "decision": conclusion.decision,
+                "level": ruling.placement.level,
+                "withheld": withheld,
             },
         )
         return None

@@ -238,6 +238,23 @@ def judge_pixels(film: PreparedFilm) -> None:
         raise NotAnalysable("the picture is mostly empty")
 
 
+def youngest_age(header: FilmHeader, *, today: date) -> float | None:
+    """The patient's age in years, the lower one of the stated age and what the dates allow.
+
+    Returns
+    -------
+    float or None
+        None: neither is stated.
+
+    Raises
+    ------
+    NotAnalysable
+        If one of them cannot be read.
+    """
+    ages = [age for age in (_stated_age(header), _age_by_dates(header, today)) if age is not None]
+    return min(ages, default=None)
+
+
 def _judge_kind(header: FilmHeader) -> None:
     if is_own_result(header):
         raise NotAnalysable("own result")
@@ -263,12 +280,12 @@ def _judge_patient(header: FilmHeader, today: date, unknown_age: str) -> None:
     foreign_code = header.patient_species_codes and not _HUMAN_CODES & set(header.patient_species_codes)
     if foreign or foreign_code or header.patient_breed:
         raise NotAnalysable("not a human patient")
-    ages = [age for age in (_stated_age(header), _age_by_dates(header, today)) if age is not None]
-    if min(ages, default=ADULT_AGE_YEARS) < ADULT_AGE_YEARS:
+    age = youngest_age(header, today=today)
+    if age is not None and age < ADULT_AGE_YEARS:
         raise NotAnalysable("patient under 18")
     if _has([*_image_texts(header), header.study_description.upper()], _CHILD):
         raise NotAnalysable("paediatric examination")
-    if not ages and unknown_age == "refuse":
+    if age is None and unknown_age == "refuse":
         raise NotAnalysable("the patient's age is not stated")
 
 

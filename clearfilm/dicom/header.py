@@ -269,12 +269,7 @@ def _codes(keyword: str) -> Any:
 
 def _read_text(ds: Dataset, keyword: str) -> str:
     """Best reading of a text; the bytes themselves stay in the stored file."""
-    element = ds.get_item(keyword)
-    if element is None or element.value is None:
-        return ""
-    value = element.value
-    text = _decode(value, _encodings(ds)) if isinstance(value, bytes) else "\\".join(_as_list(value))
-    return _CONTROL.sub("", text).strip()[:MAXIMUM_TEXT]
+    return _CONTROL.sub("", text_of(ds, keyword)).strip()[:MAXIMUM_TEXT]
 
 
 def _read_texts(ds: Dataset, keyword: str) -> tuple[str, ...]:
@@ -397,6 +392,25 @@ def from_dataset(ds: Dataset, only: frozenset[str] | None = None) -> FilmHeader:
         except Exception:  # noqa: BLE001, S112 - one damaged attribute must not hide the others
             continue
     return FilmHeader(**values)
+
+
+def text_of(ds: Dataset, keyword: str, root: Dataset | None = None) -> str:
+    """The whole text of an attribute, control characters and all; may raise whatever pydicom does.
+
+    Parameters
+    ----------
+    ds : pydicom.Dataset
+        A data set, or an item of one.
+    keyword : str
+    root : pydicom.Dataset, optional
+        Its character set counts where the item names none (PS3.5 6.1.2.3).
+    """
+    element = ds.get_item(keyword)
+    if element is None or element.value is None:
+        return ""
+    value = element.value
+    declares = ds if root is None or "SpecificCharacterSet" in ds else root
+    return _decode(value, _encodings(declares)) if isinstance(value, bytes) else "\\".join(_as_list(value))
 
 
 def is_own_result(header: FilmHeader) -> bool:

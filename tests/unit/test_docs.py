@@ -11,7 +11,8 @@ import typer.main
 import yaml
 
 from clearfilm import config as configuration
-from clearfilm.config import Config, Section
+from clearfilm.config import Config
+from clearfilm.section import Section
 from cli.main import app
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -47,6 +47,8 @@ from worker.results.words import NOT_DIAGNOSTIC, narrative, plain, short
 _ABNORMAL: Final = Code("408574004", "SCT", "Imaging result abnormal")
 _ASSOCIATED_FINDING: Final = Code("246090004", "SCT", "Associated finding")
 _CHEST: Final = Code("816094009", "SCT", "Chest")
+# Advisory. A finding leaves the order as it is: escalation is a matter of the site.
+_LOW_PRIORITY: Final = Code("1251527002", "SCT", "Low priority")
 _NORMAL_PRIORITY: Final = Code("394848005", "SCT", "Normal priority")
 _PRIORITY: Final = Code("260870009", "SCT", "Priority")
 # PixelMed knows only the 2019 members of CID 100; more specific codes are legal but not among them.
@@ -58,11 +60,6 @@ _SIGNIFICANCES: Final = {
     Decision.NO_SIGNIFICANT_FINDING: Code("371928007", "SCT", "Not significant"),
     Decision.SIGNIFICANT_FINDING: Code("386134007", "SCT", "Significant"),
     Decision.NOT_ANALYSED: Code("386135008", "SCT", "Significance Undetermined"),
-}
-# Advisory. A finding leaves the order as it is: escalation is a matter of the site.
-_PRIORITIES: Final = {
-    Decision.NO_SIGNIFICANT_FINDING: Code("1251527002", "SCT", "Low priority"),
-    Decision.SIGNIFICANT_FINDING: _NORMAL_PRIORITY,
 }
 _MODALITIES: Final = {
     ComputedRadiographyImageStorage: codes.DCM.ComputedRadiography,
@@ -225,8 +222,9 @@ def _evaluations(conclusion: StudyConclusion) -> list[ContentItem]:
         CodeContentItem(codes.DCM.LevelOfSignificance, _SIGNIFICANCES[decision], _CONTAINS),
         CodeContentItem(codes.DCM.CADProcessingAndFindingsSummary, _summary(conclusion), _CONTAINS),
     ]
-    if decision in _PRIORITIES:
-        priority = _NORMAL_PRIORITY if conclusion.urgent else _PRIORITIES[decision]
+    if decision is not Decision.NOT_ANALYSED:
+        is_later = conclusion.suggests_later and decision is Decision.NO_SIGNIFICANT_FINDING
+        priority = _LOW_PRIORITY if is_later else _NORMAL_PRIORITY
         items.append(CodeContentItem(_PRIORITY, priority, _CONTAINS))
     note = f" Model: {conclusion.model.note}." if conclusion.model else ""
     comment = (

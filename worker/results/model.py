@@ -77,7 +77,7 @@ class StudyConclusion:
     concluded_at: datetime  # aware; its local date and time are written and shown
     node: NodeIdentity
     predecessors: tuple[Predecessor, ...] = ()
-    urgent: bool = False  # ordered with priority: a human's priority is never lowered
+    suggests_later: bool = False  # the policy tagged it, and readers may see that
 
     @property
     def digests(self) -> tuple[str, ...]:

@@ -170,9 +170,11 @@ def test_no_film_of_another_decision_is_labelled_without_finding(decision: Decis
     assert not any("NO SIGNIFICANT" in label for label in labels)
 
 
-def test_priority_that_a_human_ordered_is_never_lowered() -> None:
+def test_low_priority_is_suggested_only_where_the_policy_says_so_and_never_with_a_finding() -> None:
     assert coded(report_of(NEGATIVE), "260870009") == ["1251527002"]
-    assert coded(report_of(replace(NEGATIVE, urgent=True)), "260870009") == ["394848005"]
+    assert coded(report_of(replace(NEGATIVE, suggests_later=False)), "260870009") == ["394848005"]
+    assert coded(report_of(replace(POSITIVE, suggests_later=True)), "260870009") == ["394848005"]
+    assert coded(report_of(replace(NOT_ANALYSED, suggests_later=True)), "260870009") == []
 
 
 def test_partly_analysed_studies_say_so() -> None:

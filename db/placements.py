@@ -1,0 +1,234 @@
+"""Where studies stand in the list, and why.
+
+A row is never changed but for the time at which another one took its place. What a reader sees is less than
+what a row says, never more: a study is lower only while the stage is active, the study is concluded, and its
+longest wait is not over, whether or not the process that works by the clock is alive.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, false, func, select, update
+from sqlalchemy.orm import Session
+
+from clearfilm.policy import rules
+from clearfilm.policy.rules import Level, Placement, Reason
+from clearfilm.policy.stages import Stage
+from db.models import Delivery, ModelBundle, Report, ReportStatus, Result, Study, StudyPlacement, StudyState
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A placement with what it was decided by."""
+
+    study_id: int
+    revision: int
+    placement: Placement
+    bundle_digest: str | None
+    operating_point: float | None
+    decided_at: datetime
+
+
+def record(session: Session, study: Study, placement: Placement, model: ModelBundle | None, *, now: datetime) -> None:
+    """Keep where a study's present revision stands; what was before is superseded. The caller commits."""
+    point = (model.operating_point or {}).get("threshold") if model else None
+    made_by = {
+        "model_id": model.id if model else None,
+        "bundle_digest": model.digest if model else None,
+        "operating_point": point,
+    }
+    _replace(session, study.id, study.revision, placement, made_by, now)
+
+
+def current(session: Session, study_id: int) -> Placed | None:
+    """The placement of a study that counts, as it was decided; None: it was never concluded."""
+    row = session.scalars(_current().where(StudyPlacement.study_id == study_id)).one_or_none()
+    return _placed(row) if row else None
+
+
+def history(session: Session, study_id: int) -> list[Placed]:
+    """All placements of a study, oldest first."""
+    of_study = select(StudyPlacement).where(StudyPlacement.study_id == study_id).order_by(StudyPlacement.id)
+    return [_placed(row) for row in session.scalars(of_study)]
+
+
+def is_later(stage: Stage, *, now: datetime) -> ColumnElement[bool]:
+    """SQL: the study is lower in the list at this moment; for `Study` joined with its current placement."""
+    if stage is not Stage.ACTIVE:
+        return false()
+    return and_(
+        Study.state == StudyState.CONCLUDED,
+        StudyPlacement.level == Level.LATER,
+        StudyPlacement.revision == Study.revision,
+        StudyPlacement.returns_at > now,
+    )
+
+
+def is_shown(stage: Stage) -> ColumnElement[bool]:
+    """SQL: readers see the tag at this moment; joined as for `is_later`."""
+    if not stage.shows:
+        return false()
+    return and_(Study.state == StudyState.CONCLUDED, StudyPlacement.shown, StudyPlacement.revision == Study.revision)
+
+
+def list_rank(stage: Stage, *, now: datetime) -> ColumnElement[int]:
+    """SQL: what the list sorts by before time, `Level.rank`; for `Study` outer joined as for `is_later`."""
+    return case(
+        (Study.priority > 0, Level.PRIORITY.rank),
+        (is_later(stage, now=now), Level.LATER.rank),
+        else_=Level.USUAL.rank,
+    )
+
+
+def return_overdue(session: Session, *, now: datetime) -> list[int]:
+    """Put every study whose longest wait is over back at its place; gives the studies. The caller commits.
+
+    Studies that have their report are left alone: they do not wait any more.
+    """
+    overdue = _current().where(
+        StudyPlacement.level == Level.LATER, StudyPlacement.returns_at <= now, ~_has_report(StudyPlacement.study_id)
+    )
+    rows = session.scalars(overdue.order_by(StudyPlacement.returns_at)).all()
+    for row in rows:
+        _follow(session, row, rules.returned(_placement(row), now=now), now)
+    return [row.study_id for row in rows]
+
+
+def step_down(session: Session, stage: Stage, *, now: datetime) -> int:
+    """Put every study that is lower back at its place, because the policy went down; gives their number."""
+    rows = session.scalars(_current().where(StudyPlacement.level == Level.LATER)).all()
+    for row in rows:
+        _follow(session, row, rules.stepped_down(_placement(row), stage), now)
+    return len(rows)
+
+
+def blind_with_report(session: Session) -> list[Study]:
+    """Studies of the blind share that have their report now, and whose results were never sent."""
+    sent = select(Delivery.id).join(Result, Delivery.result_id == Result.id).where(Result.study_id == Study.id).exists()
+    return list(
+        session.scalars(
+            select(Study)
+            .join(StudyPlacement, StudyPlacement.study_id == Study.id)
+            .where(
+                StudyPlacement.superseded_at.is_(None),
+                StudyPlacement.blind,
+                Study.state == StudyState.CONCLUDED,
+                _has_report(Study.id),
+                ~sent,
+            )
+            .order_by(Study.id)
+        )
+    )
+
+
+def counts(session: Session, stage: Stage, *, now: datetime) -> dict[str, int]:
+    """Concluded studies: all that were placed, tagged, shown as such, lower now, in the blind share."""
+    numbers = session.execute(
+        select(
+            func.count(),
+            _number(StudyPlacement.tagged),
+            _number(is_shown(stage)),
+            _number(is_later(stage, now=now)),
+            _number(StudyPlacement.blind),
+        )
+        .select_from(Study)
+        .join(StudyPlacement, StudyPlacement.study_id == Study.id)
+        .where(StudyPlacement.superseded_at.is_(None), Study.state == StudyState.CONCLUDED)
+    ).one()
+    return dict(zip(("placed", "tagged", "shown", "later", "blind"), numbers, strict=True))
+
+
+def as_json(placed: Placed) -> dict[str, Any]:
+    """For programs."""
+    placement = placed.placement
+    return {
+        "level": placement.level.value,
+        "tagged": placement.tagged,
+        "shown": placement.shown,
+        "blind": placement.blind,
+        "withheld": placement.withheld,
+        "returns_at": placement.returns_at,
+        "reasons": [{"rule": reason.rule, "words": reason.words} for reason in placement.reasons],
+        "stage": placement.stage.value,
+        "policy_version": placement.policy_version,
+        "bundle_digest": placed.bundle_digest,
+        "operating_point": placed.operating_point,
+        "revision": placed.revision,
+        "decided_at": placed.decided_at,
+    }
+
+
+def _number(condition: Any) -> Any:
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+
+def _current() -> Any:
+    return select(StudyPlacement).where(StudyPlacement.superseded_at.is_(None))
+
+
+def _has_report(study_id: Any) -> ColumnElement[bool]:
+    return (
+        select(Report.id)
+        .where(
+            Report.study_id == study_id,
+            Report.superseded_by.is_(None),
+            Report.status != ReportStatus.PRELIMINARY,
+        )
+        .exists()
+    )
+
+
+def _follow(session: Session, row: StudyPlacement, placement: Placement, now: datetime) -> None:
+    made_by = {
+        "model_id": row.model_id,
+        "bundle_digest": row.bundle_digest,
+        "operating_point": row.operating_point,
+    }
+    _replace(session, row.study_id, row.revision, placement, made_by, now)
+
+
+def _replace(
+    session: Session, study_id: int, revision: int, placement: Placement, made_by: dict[str, Any], now: datetime
+) -> None:
+    session.execute(
+        update(StudyPlacement)
+        .where(StudyPlacement.study_id == study_id, StudyPlacement.superseded_at.is_(None))
+        .values(superseded_at=now)
+    )
+    session.add(
+        StudyPlacement(
+            study_id=study_id,
+            revision=revision,
+            level=placement.level,
+            tagged=placement.tagged,
+            shown=placement.shown,
+            blind=placement.blind,
+            withheld=placement.withheld,
+            returns_at=placement.returns_at,
+            reasons=[{"rule": reason.rule, "words": reason.words} for reason in placement.reasons],
+            stage=placement.stage,
+            policy_version=placement.policy_version,
+            decided_at=now,
+            **made_by,
+        )
+    )
+    session.flush()
+
+
+def _placed(row: StudyPlacement) -> Placed:
+    return Placed(row.study_id, row.revision, _placement(row), row.bundle_digest, row.operating_point, row.decided_at)
+
+
+def _placement(row: StudyPlacement) -> Placement:
+    return Placement(
+        level=row.level,
+        tagged=row.tagged,
+        shown=row.shown,
+        blind=row.blind,
+        withheld=row.withheld,
+        returns_at=row.returns_at,
+        reasons=tuple(Reason(reason["rule"], reason["words"]) for reason in row.reasons),
+        stage=row.stage,
+        policy_version=row.policy_version,
+    )
