@@ -79,7 +79,8 @@ def simulate(arrivals: Arrivals, *, readers: int, reading_seconds: float, seed: 
         As `clearfilm.waiting.waits` does.
     """
     arrived, number = arrivals.arrived_seconds, len(arrivals.arrived_seconds)
-    service = np.random.default_rng(seed).exponential(reading_seconds, number)
+    # Two numbers: arrivals that somebody drew with the same seed must not go along with the reading times.
+    service = np.random.default_rng([seed, 1]).exponential(reading_seconds, number)
     orders = {
         "first come": waits(arrived, service, False, readers=readers),
         "triage": waits(arrived, service, arrivals.tagged, readers=readers),

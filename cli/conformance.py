@@ -462,6 +462,9 @@ PACS rules can match the Series Description: it is exactly one of
 
 {_table(["answer", "Series Description", *concepts], answers)}
 
+Low priority only where the triage policy tags the study for later, otherwise Normal priority. In the stages off and
+shadow of the policy nothing is sent, see [the triage policy](triage-policy.md#what-goes-to-the-pacs).
+
 A study of one film above the operating point. The image library is left out for films whose size or orientation is
 unknown; the algorithm and probability for films that were not analysed.
 
@@ -474,7 +477,11 @@ def _annex_mapping() -> str:
     rows = [
         (
             "RequestedProcedurePriority (0040,1003), else StudyPriorityID (0032,000C)",
-            "order of analysis: STAT first, then HIGH, URGENT and ASAP, then all others",
+            "order of analysis: STAT first, then HIGH, URGENT and ASAP, then others; whether the study may be tagged",
+        ),
+        (
+            "location, department, service, reasons, diagnoses, history, comments; manufacturer, model, serial number",
+            "whether the study may be tagged for later; not in the product",
         ),
         (
             "RequestAttributesSequence (0040,0275), AccessionNumber (0008,0050)",

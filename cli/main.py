@@ -12,6 +12,7 @@ from clearfilm.errors import ClearfilmError, UsageError
 from cli.access_commands import trail, users
 from cli.model_commands import models
 from cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
+from cli.policy_commands import policies
 
 app = typer.Typer(
     help="Clearfilm: DICOM triage node for chest radiographs. Research use, not a medical device.",
@@ -27,6 +28,7 @@ app.add_typer(users, name="user")
 app.add_typer(trail, name="audit")
 reports = typer.Typer(help="Radiologists' reports: import, listen, label, review, audit.", no_args_is_help=True)
 app.add_typer(reports, name="reports")
+app.add_typer(policies, name="policy")
 
 ReportFileOption = Annotated[
     Path | None, typer.Option("--csv", help="A file with report_id, findings, impression; default: the database.")
@@ -189,6 +191,26 @@ def conformance(
     from cli.conformance import print_statement
 
     print_statement(config)
+
+
+@app.command()
+def simulate(
+    arrivals: Annotated[
+        Path | None, typer.Option("--arrivals", help="CSV: arrived_at, tagged, abnormal; default: the database.")
+    ] = None,
+    readers: Annotated[int, typer.Option(min=1, help="Radiologists who read at a time.")] = 1,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Mean reading time of a study.")] = 5,
+    limit: Annotated[
+        float | None, typer.Option(min=0.01, help="Longest wait in minutes; default: policy.maximum_wait_minutes.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the reading times.")] = 0,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay arrivals: waits in order of arrival, with triage, and with the limit."""
+    from cli.simulate import run_simulation
+
+    run_simulation(config, arrivals, readers=readers, minutes=minutes, limit_minutes=limit, seed=seed, as_json=as_json)
 
 
 @reports.command("import")

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from clearfilm.errors import ClearfilmError
 from clearfilm.triage import Decision
 from cli.node import opened
-from cli.terminal import print_json, print_table, say
+from cli.terminal import print_json, print_table, printable, say
 from db import overview
 from db.models import DeliveryState, ResultKind, StudyState
 
@@ -47,6 +47,8 @@ def print_study(config_path: Path, uid: str, *, as_json: bool) -> None:
         return
     say(f"study {uid}")
     say(_heading(found))
+    for line in _place(found):
+        say(line)
     print_table("", ["when", "what"], [[at, what] for at, what in sorted(_events(found), key=lambda event: event[0])])
 
 
@@ -60,12 +62,29 @@ def _heading(found: dict[str, Any]) -> str:
     return ": ".join([state, *answer, *([found["reason"]] if found["reason"] else [])])
 
 
+def _place(found: dict[str, Any]) -> list[str]:
+    """Where the study stands in the list, and every reason."""
+    if found["state"] != StudyState.CONCLUDED or not found["placements"]:
+        return []
+    placed = found["placements"][-1]
+    tag = ", tagged for later" if placed["tagged"] else ""
+    kept = ", results withheld from readers" if placed["withheld"] else ""
+    back = f", back at its usual place at {placed['returns_at']}" if placed["returns_at"] else ""
+    return [
+        f"place: {placed['level']}{tag}{kept}{back} (policy {placed['policy_version']})",
+        *(f"  {reason['rule']}: {printable(reason['words'])}" for reason in placed["reasons"]),
+    ]
+
+
 def _events(found: dict[str, Any]) -> list[Event]:
     events = [event for film in found["films"] for event in _film_events(film)]
     # All results of a revision are made when it is concluded.
     concluded = {(result["revision"], result["created_at"], result["decision"]) for result in found["results"]}
     events += [
         (at, f"concluded: revision {revision}, {Decision(decision).words}") for revision, at, decision in concluded
+    ]
+    events += [
+        (placed["decided_at"], f"placed: {placed['level']}, stage {placed['stage']}") for placed in found["placements"]
     ]
     captures = [result for result in found["results"] if result["kind"] != ResultKind.REPORT]
     reports = [result for result in found["results"] if result["kind"] == ResultKind.REPORT]

@@ -41,7 +41,12 @@ def escape(text: str) -> str:
     """Received text must not steer the terminal: control characters are shown as dots, markup is inert."""
     from rich.markup import escape as escape_markup
 
-    return escape_markup("".join(c if c.isprintable() else "·" for c in text))
+    return escape_markup(printable(text))
+
+
+def printable(text: str) -> str:
+    """Received text without what steers a terminal."""
+    return "".join(c if c.isprintable() else "·" for c in text)
 
 
 def progress() -> Progress:

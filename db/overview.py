@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db import registry
+from db import placements, registry
 from db.models import (
     Analysis,
     Audit,
@@ -89,6 +89,7 @@ def timeline(session: Session, study_instance_uid: str) -> dict[str, Any] | None
         "first_received_at": study.first_received_at,
         "last_received_at": study.last_received_at,
         "concluded_at": study.concluded_at,
+        "placements": [placements.as_json(placed) for placed in placements.history(session, study.id)],
         "films": [_film(session, instance) for instance in _rows(session, Instance, study.id)],
         "results": [_result(session, result) for result in _rows(session, Result, study.id)],
         "jobs": [_job(job) for job in _rows(session, Job, study.id)],

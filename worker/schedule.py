@@ -19,6 +19,7 @@ from db import audit, conclusions, queue, reports
 from db.models import Analysis, Instance, Job, JobState, Result, Study, StudyState
 from db.session import Database
 from worker import failures
+from worker.policy_clock import PolicyClock
 from worker.retraining import Retraining
 from worker.store import MAPS, RESULTS
 
@@ -56,10 +57,14 @@ class Schedule:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         scheduler.add_listener(_report_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
+        policy = PolicyClock(self._config, self._database)
         tasks: list[tuple[Callable[[], None], timedelta]] = [
             (self.end_exhausted_jobs, timedelta(seconds=5)),
             (self.conclude_forgotten_studies, timedelta(minutes=1)),
             (self.match_reports, timedelta(minutes=1)),
+            (policy.return_overdue_studies, timedelta(seconds=10)),
+            (policy.watch_misses, timedelta(minutes=1)),
+            (policy.send_blind_results, timedelta(minutes=1)),
             (self.guard_disk, timedelta(minutes=1)),
             (self.checkpoint, timedelta(minutes=1)),
             (self.delete_orphans, timedelta(hours=1)),

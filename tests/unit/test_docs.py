@@ -89,7 +89,7 @@ def test_guide_documents_every_key_with_its_default() -> None:
     expected = {
         key: default
         if isinstance(default, str)
-        else yaml.safe_dump(plain(default), default_flow_style=True).splitlines()[0]
+        else yaml.safe_dump(plain(default), default_flow_style=True, width=10_000, allow_unicode=True).splitlines()[0]
         for key, default in keys(Config)
     }
     assert documented == expected

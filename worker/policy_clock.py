@@ -1,0 +1,59 @@
+"""What time does to the triage policy: studies return, the alarm steps it down, blind ones are told afterwards."""
+
+import logging
+
+from clearfilm.config import Config
+from db import audit, deliveries, placements, policies
+from db.session import Database
+
+logger = logging.getLogger(__name__)
+
+
+class PolicyClock:
+    """Tasks of the schedule; each can be repeated at any time without harm.
+
+    Parameters
+    ----------
+    config : Config
+        Sections `policy` and `destinations` are used.
+    database : Database
+        Of this process.
+    """
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._policy = config.policy
+        self._destinations = [destination.name for destination in config.destinations]
+        self._database = database
+
+    def return_overdue_studies(self) -> None:
+        """Studies whose longest wait is over are back at their usual place."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            studies = placements.return_overdue(session, now=now)
+            for study_id in studies:
+                audit.record(
+                    session, "study returned after its longest wait", actor="schedule", now=now, study_id=study_id
+                )
+        for study_id in studies:
+            logger.info("study returned after its longest wait", extra={"study_id": study_id})
+
+    def watch_misses(self) -> None:
+        """Step down to shadow when the reports say that too much was missed."""
+        with self._database.read() as session:
+            found = policies.assessment(session, self._policy, now=self._database.now(session))
+        if found is None or found.alarm is None:
+            return
+        with self._database.begin() as session:
+            after = policies.step_down(session, self._policy, found.alarm, now=self._database.now(session))
+        if after is not None:
+            logger.error("policy stepped down by the alarm", extra={"stage": after.stage, "alarm": found.alarm})
+
+    def send_blind_results(self) -> None:
+        """What was withheld from a reader of the blind share is sent once the report is there."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            if not policies.in_force(session, self._policy).standing.stage.shows:
+                return
+            for study in placements.blind_with_report(session):
+                deliveries.resend(session, study, self._destinations, actor="schedule", now=now)
+                logger.info("blind study has its report, results sent", extra={"study_id": study.id})
