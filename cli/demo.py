@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pydicom
 
@@ -132,9 +134,16 @@ def _await_ready(node: "subprocess.Popen[str]", log_path: Path) -> None:
     for line in node.stdout:
         if line.startswith("ready:"):
             say(line.strip())
+            # Further lines, such as the first login's, as they come.
+            threading.Thread(target=_relay, args=(node.stdout,), daemon=True).start()
             return
     last = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
     raise StartupError(f"the node did not start: {' '.join(last)}")
+
+
+def _relay(lines: TextIO) -> None:
+    for line in lines:
+        say(line.strip())
 
 
 def _await_results(pacs: test_pacs.TestPacs, studies: list[Sample]) -> int:

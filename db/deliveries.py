@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
+from clearfilm import metrics
 from clearfilm.dicom.commitment import CommitmentReport
 from db import audit, queue
 from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, ResultKind, Study
@@ -55,11 +56,24 @@ def _parcel(delivery: Delivery, result: Result) -> Parcel:
 def set_sent(session: Session, delivery_id: int, *, status: int, now: datetime) -> None:
     """The destination stored it."""
     delivery = session.get_one(Delivery, delivery_id)
+    if delivery.sent_at is None:
+        _count_turnaround(session, delivery.result_id, now)
     delivery.state = DeliveryState.SENT
     delivery.attempts += 1
     delivery.dicom_status = status
     delivery.last_error = None
     delivery.sent_at = now
+
+
+def _count_turnaround(session: Session, result_id: int, now: datetime) -> None:
+    """A report arrived for the first time; what is sent again says nothing about the node's speed."""
+    received_at = session.scalars(
+        select(Study.last_received_at)
+        .join(Result, Result.study_id == Study.id)
+        .where(Result.id == result_id, Result.kind == ResultKind.REPORT)
+    ).one_or_none()
+    if received_at is not None:
+        metrics.TURNAROUND.observe(max(0.0, (now - received_at).total_seconds()))
 
 
 def set_not_chosen(session: Session, delivery_ids: list[int]) -> None:

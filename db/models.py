@@ -223,7 +223,7 @@ class Job(Base):
     owner: Mapped[str | None] = mapped_column(String(128))
     lease_until: Mapped[datetime | None]
     last_error: Mapped[str | None] = mapped_column(Text)
-    finished_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class Analysis(Base):

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Executable, ScalarSelect, Table, and_, fun
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from clearfilm import metrics
 from clearfilm.errors import LostLease
 from db.models import Job, JobKind, JobState
 
@@ -202,11 +203,13 @@ def finish(session: Session, job: ClaimedJob, *, now: datetime) -> None:
         If another worker has claimed it since; roll everything back then.
     """
     _end(session, job, state=JobState.DONE, finished_at=now, lease_until=None)
+    metrics.JOBS.labels(job.kind.value, "done").inc()
 
 
 def fail(session: Session, job: ClaimedJob, *, error: str, now: datetime) -> None:
     """End a job visibly without success. Raises LostLease as `finish` does."""
     _end(session, job, state=JobState.FAILED, finished_at=now, lease_until=None, last_error=error)
+    metrics.JOBS.labels(job.kind.value, "failed").inc()
 
 
 def postpone(session: Session, job: ClaimedJob, *, run_after: datetime, error: str | None = None) -> None:
@@ -221,6 +224,7 @@ def postpone(session: Session, job: ClaimedJob, *, run_after: datetime, error: s
         retries=Job.retries + 1,
         last_error=error,
     )
+    metrics.JOBS.labels(job.kind.value, "postponed").inc()
 
 
 def strike(session: Session, job: ClaimedJob, *, run_after: datetime, error: str, now: datetime) -> JobState:
@@ -235,6 +239,7 @@ def strike(session: Session, job: ClaimedJob, *, run_after: datetime, error: str
         fail(session, job, error=error, now=now)
         return JobState.FAILED
     _end(session, job, state=JobState.QUEUED, run_after=run_after, lease_until=None, last_error=error)
+    metrics.JOBS.labels(job.kind.value, "error").inc()
     return JobState.QUEUED
 
 

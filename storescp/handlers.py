@@ -14,6 +14,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from clearfilm import metrics
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import statuses
@@ -27,12 +28,25 @@ from db.session import Database
 from storescp.commits import Commits, CommitUnknown
 from storescp.dimse import ProtocolViolation, Request
 from storescp.hardening import AcceptedAssociation
-from storescp.policy import CONGESTION, SECONDARY_CAPTURE, Denials, Policy, Rejection, supported_contexts
+from storescp.policy import (
+    CONGESTION,
+    SECONDARY_CAPTURE,
+    SHORT_NAMES,
+    Admission,
+    Denials,
+    Policy,
+    Rejection,
+    supported_contexts,
+)
 from storescp.recovery import LOST
 from storescp.reports import ReportRequest
 from storescp.storage import DiskGuard, IncomingFilm, Origin
 
 logger = logging.getLogger(__name__)
+
+OWN_RESULT = "own result came back: not stored"
+DUPLICATE = "film received again: nothing stored"
+_OUTCOMES = {OWN_RESULT: "own_result", DUPLICATE: "duplicate"}
 
 
 class Node:
@@ -71,6 +85,7 @@ class Node:
         elif self._guard.is_critical:
             logger.error("association rejected: the disk is nearly full", extra={"peer": association.peer})
             decision = CONGESTION
+        metrics.ASSOCIATIONS.labels(_outcome(decision)).inc()
         if isinstance(decision, Rejection):
             association.acse.send_reject(decision.result, decision.source, decision.diagnostic)
             association.kill()
@@ -117,9 +132,11 @@ class Node:
         try:
             outcome = self._keep(store)
         except Exception as error:  # noqa: BLE001 - the edge around one request
+            _count(store.origin, "refused")
             return self._refuse(error, facts)
         finally:
             store.discard()
+        _count(store.origin, _OUTCOMES.get(outcome, "stored"))
         facts["sop_instance_uid"] = store.origin.sop_instance_uid
         facts["milliseconds"] = round((time.monotonic() - store.began_at) * 1000)
         logger.info(outcome, extra=facts)
@@ -135,7 +152,7 @@ class Node:
         scanned, attributes = film.examine()
         _check_identity(film.origin, scanned)
         if self._is_own_result(scanned, attributes):
-            return "own result came back: not stored"
+            return OWN_RESULT
         received = film.publish(scanned, attributes)
         try:
             outcome = self._commits.record(received)
@@ -145,7 +162,7 @@ class Node:
             raise
         if outcome is Outcome.DUPLICATE:
             self._replace_if_lost(film, received)
-            return "film received again: nothing stored"
+            return DUPLICATE
         store.film = None
         film.keep()
         return "film stored" if outcome is Outcome.NEW else "film stored beside another of the same UID"
@@ -254,6 +271,16 @@ class StoreRequest:
         if self.film is not None:
             self.film.discard()
             self.film = None
+
+
+def _outcome(decision: Admission | Rejection) -> str:
+    if decision is CONGESTION:
+        return "congested"
+    return "denied" if isinstance(decision, Rejection) else "accepted"
+
+
+def _count(origin: Origin, outcome: str) -> None:
+    metrics.RECEIVED.labels(SHORT_NAMES.get(origin.sop_class_uid, "other"), outcome).inc()
 
 
 def _check_identity(origin: Origin, scanned: ScannedObject) -> None:

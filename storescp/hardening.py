@@ -546,6 +546,12 @@ class Server(AssociationServer):
                 del self._present[address]
             self._changed.notify_all()
 
+    @property
+    def present(self) -> int:
+        """Open connections."""
+        with self._changed:
+            return self._present.total()
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the association's threads."""
         try:

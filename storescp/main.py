@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
+from typing import Any
 
 from pynetdicom.ae import ApplicationEntity
 
@@ -19,6 +20,7 @@ from clearfilm.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSIO
 from clearfilm.errors import StartupError
 from clearfilm.files import fsync_folder
 from db import schema
+from db.processes import Heartbeat
 from db.session import Database
 from storescp import claims, hardening, recovery
 from storescp.commits import Commits
@@ -56,6 +58,7 @@ class RunningListener:
         node = Node(config, self._database, Commits(self._database, quiet))
         self._server = _bind(config, node)
         self.port = int(self._server.server_address[1])
+        self._address = config.node.address
         try:
             self._claim = claims.claim(config.node.address, self.port, config.data_folder)
         except StartupError:
@@ -68,6 +71,11 @@ class RunningListener:
         ]
         for thread in self._threads:
             thread.start()
+        self._heartbeat = Heartbeat(self._database, "storescp", self._describe)
+        self._heartbeat.start()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"address": self._address, "port": self.port, "associations": self._server.present}
 
     def stop(self, seconds: float = _DRAIN_SECONDS) -> bool:
         """Accept nothing more, let running messages end, close.
@@ -81,6 +89,7 @@ class RunningListener:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        self._heartbeat.stop()
         if self._claim is not None:
             self._claim.close()
         self._database.close()

@@ -30,6 +30,13 @@ FILM_CLASSES = (
     DigitalXRayImageStorageForProcessing,
 )
 SECONDARY_CAPTURE = SecondaryCaptureImageStorage
+# For counters.
+SHORT_NAMES = {
+    ComputedRadiographyImageStorage: "CR",
+    DigitalXRayImageStorageForPresentation: "DX",
+    DigitalXRayImageStorageForProcessing: "DX for processing",
+    SecondaryCaptureImageStorage: "SC",
+}
 _UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _DENIALS_REMEMBERED = 1024
 _DENIAL_SECONDS = 60.0

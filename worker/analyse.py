@@ -6,6 +6,7 @@ claimed ahead, up to two batches.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
@@ -18,6 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from clearfilm import metrics
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom.pixels import PREPROCESSING_ID, PreparedFilm
@@ -165,7 +167,10 @@ class Analyser:
                 outcomes.append(Outcome(waiting.job, postponed="the model was switched meanwhile"))
         if readable:
             crash_point("middle-of-inference")
+            began_at = time.monotonic()
             readings = model.engine.run(np.stack([film.network_input for _, film in readable]))
+            for _ in readings:
+                metrics.INFERENCE.observe((time.monotonic() - began_at) / len(readings))
             for (job, film), reading in zip(readable, readings, strict=True):
                 outcomes.append(self._keep(job, film, reading, model))
         self._publish(outcomes, model)
@@ -173,6 +178,7 @@ class Analyser:
     def _keep(self, job: ClaimedJob, film: PreparedFilm, reading: Reading, model: LoadedModel) -> Outcome:
         if reading.unusual:
             return Outcome(job, reason=UNUSUAL_IMAGE)
+        metrics.SCORES.observe(reading.score)
         try:
             path = self._store.write_map(FilmMap(evidence=reading.evidence, display=film.display))
         except StorageError as error:

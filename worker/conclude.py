@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from clearfilm import __version__
+from clearfilm import __version__, metrics
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
 from clearfilm.errors import ClearfilmError, LostLease
@@ -292,6 +292,7 @@ class Concluder:
                     priority=study.priority,
                     now=now,
                 )
+        metrics.DECISIONS.labels(conclusion.decision.value).inc()
         logger.info(
             "study concluded",
             extra={

@@ -15,6 +15,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     SecondaryCaptureImageStorage,
 )
 
+from clearfilm import metrics
 from clearfilm.config import Destination
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import scu
@@ -207,6 +208,7 @@ class Courier:
                 )
             )
         except PeerUnreachable:
+            metrics.SENDS.labels(self._destination.name, "unreachable").inc()
             self._unreachable += 1
             raise
         if self._unreachable:
@@ -235,6 +237,7 @@ class Courier:
         try:
             status = scu.store(association, self._peer, self._store.path(parcel.path))
         except DeliveryError as error:
+            metrics.SENDS.labels(self._destination.name, "busy" if error.retryable else "refused").inc()
             write_down = deliveries.set_busy if error.retryable else deliveries.set_refused
             with self._database.begin() as session:
                 write_down(session, parcel.delivery_id, status=error.status, error=str(error))
@@ -243,6 +246,7 @@ class Courier:
         with self._database.begin() as session:
             now = self._database.now(session)
             deliveries.set_sent(session, parcel.delivery_id, status=status, now=now)
+        metrics.SENDS.labels(self._destination.name, "stored").inc()
 
     def _pass_over_alternatives(self, parcels: list[Parcel]) -> list[Parcel]:
         """When the report has gone out in one IOD, the others are not needed; gives what is."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from clearfilm.config import Config
 from clearfilm.process import notify_ready, stop_event
 from db import schema
+from db.processes import Heartbeat
 from db.session import Database
 from worker.leases import Leases
 from worker.store import Store
@@ -44,7 +45,9 @@ def analyse_and_conclude(config: Config) -> None:
         model = ActiveModel(config, database)
         concluder = Concluder(config, database, store, leases)
         analyser = Analyser(config, database, store, decoders, model, leases)
-        logger.info("worker ready", extra={"device": model.current().engine.describe()})
+        device = model.current().engine.describe()
+        stack.enter_context(Heartbeat(database, "worker", lambda: {"device": device}))
+        logger.info("worker ready", extra={"device": device})
         notify_ready()
         _run_together([concluder.run, analyser.run], stop)
     database.close()
@@ -58,7 +61,7 @@ def deliver(config: Config) -> None:
     stop = stop_event()
     database = _open(config)
     store = Store(config.data_folder)
-    with Leases(database) as leases:
+    with Heartbeat(database, "deliver"), Leases(database) as leases:
         title = config.node.ae_title
         loops: list[Callable[[threading.Event], None]] = [
             Courier(entry, title, database, store, leases).run for entry in config.destinations
@@ -84,7 +87,7 @@ def schedule(config: Config, config_path: Path) -> None:
 
     stop = stop_event()
     database = _open(config)
-    with database.only_one("schedule"):
+    with database.only_one("schedule"), Heartbeat(database, "schedule"):
         notify_ready()
         retraining = Retraining(config, config_path, database, stop)
         Schedule(config, database, retraining).run(stop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from db.session import Database
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+# Whatever else changes (heartbeats do all the time) is told at most this often.
+NODE_SECONDS = 2.0
 HEARTBEAT_SECONDS = 12.0
 # Rows carry the time of their transaction's beginning, so that one may appear after a younger one.
 _OVERLAP = timedelta(seconds=5)
@@ -90,15 +93,17 @@ class Hub:
         for listener in self._listeners:
             listener.wake.set()
 
-    def _publish(self, studies: set[int]) -> None:
+    def _publish(self, studies: set[int], node: bool) -> None:
         for listener in self._listeners:
             listener.studies |= studies
-            listener.node = True
+            listener.node |= node
             listener.wake.set()
 
     def _watch(self) -> None:
         """Poll until closed; a database that is away is tried again."""
         watcher = Watcher(self._database)
+        told = -NODE_SECONDS
+        untold = False
         while not self._stop.wait(POLL_SECONDS):
             try:
                 studies = watcher.poll()
@@ -107,8 +112,12 @@ class Hub:
                 self._stop.wait(1.0)
                 watcher.close()
                 continue
-            if studies is not None and self._loop is not None and not self._stop.is_set():
-                self._loop.call_soon_threadsafe(self._publish, studies)
+            untold |= studies is not None
+            node = untold and time.monotonic() - told >= NODE_SECONDS
+            if node:
+                told, untold = time.monotonic(), False
+            if (studies or node) and self._loop is not None and not self._stop.is_set():
+                self._loop.call_soon_threadsafe(self._publish, studies or set(), node)
         watcher.close()
 
 

@@ -12,6 +12,7 @@ from clearfilm.config import Config
 from clearfilm.errors import StartupError
 from clearfilm.process import stop_event
 from db import schema
+from db.processes import Heartbeat
 from db.session import Database
 from worklist.app import create_app
 from worklist.services import Services
@@ -19,6 +20,7 @@ from worklist.services import Services
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 128
+_BUSY_SECONDS = 5.0
 _DRAIN_SECONDS = 10
 
 
@@ -56,7 +58,8 @@ def serve(config: Config, ready: Callable[[int], None]) -> None:
         If the port is in use, certificate or key not readable, or the database not usable.
     """
     stop_event()  # uvicorn raises the signals that it got again at its end
-    database = Database(config.database_url)
+    # A page says after a moment that the database is busy; a person would not wait longer.
+    database = Database(config.database_url, busy_timeout_seconds=_BUSY_SECONDS)
     schema.prepare(database)
     app = create_app(config, database)
     section = config.worklist
@@ -83,7 +86,8 @@ def serve(config: Config, ready: Callable[[int], None]) -> None:
         ready(port)
 
     try:
-        _Server(settings, app.state.services, serves).run([listening])
+        with Heartbeat(database, "worklist", lambda: {"address": section.address, "port": port}):
+            _Server(settings, app.state.services, serves).run([listening])
     except OSError as error:
         raise StartupError(f"certificate or key cannot be used: {error}") from error
     finally:

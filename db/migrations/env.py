@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db import accounts, governance  # noqa: F401 - their tables belong to the metadata
+from db import accounts, governance, processes  # noqa: F401 - their tables belong to the metadata
 from db.models import Base
 
 context.configure(

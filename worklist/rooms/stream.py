@@ -38,4 +38,5 @@ async def events(request: Request, visit: CurrentVisit, services: NodeServices) 
             yield ServerSentEvent(event="refresh", raw_data="", id=str(number))
         elif news.studies and visit.role in access.READERS:
             yield ServerSentEvent(event="studies", data=sorted(news.studies), id=str(number))
-        yield ServerSentEvent(event="node", raw_data="", id=str(number))
+        if news.node:
+            yield ServerSentEvent(event="node", raw_data="", id=str(number))
