@@ -1,7 +1,10 @@
-"""A small model bundle for tests that need no network."""
+"""Small model bundles: without a network, or with a ResNet152 of random weights."""
 
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from clearfilm.dicom.pixels import PREPROCESSING_ID, preprocessing_hash
 from clearfilm.vision.bundle import (
@@ -14,9 +17,13 @@ from clearfilm.vision.bundle import (
     FeatureGate,
     OperatingPoint,
     TrainingData,
+    as_file,
     dump_description,
     write_bundle,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def description(version: str = "1") -> Description:
@@ -44,4 +51,37 @@ def description(version: str = "1") -> Description:
 def write(folder: Path, version: str = "1") -> str:
     """Write a bundle whose weights are no network; its digest."""
     files = {DESCRIPTION: dump_description(description(version)), CARD: b"# Test\n", WEIGHTS: b"", FEATURES: b""}
+    return write_bundle(folder, files)
+
+
+def random_weights(seed: int = 0) -> "dict[str, Tensor]":
+    """Weights of a ResNet152 whose outputs stay small."""
+    import torch
+    from torchvision.models import resnet152
+
+    torch.manual_seed(seed)
+    network = resnet152(num_classes=1)
+    for name, tensor in network.state_dict().items():
+        if name.endswith("bn3.weight"):
+            tensor.fill_(0.2)  # keeps the sum of 50 untrained blocks small
+        elif name.endswith(("bias", "running_mean")):
+            tensor.uniform_(-0.1, 0.1)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5)
+    state = {key: tensor for key, tensor in network.state_dict().items() if "num_batches" not in key}
+    state["fc.weight"] = torch.randn(1, 2048) * 0.05 + 0.02  # some evidence for as well as against
+    return {**state, "conv1.weight": state["conv1.weight"].sum(dim=1, keepdim=True)}
+
+
+def write_network(folder: Path, weights: "dict[str, Tensor]", described: Description) -> str:
+    """Write a bundle that an engine can run; its digest."""
+    from clearfilm.vision.unusual import fit_subspace
+
+    subspace = fit_subspace(np.random.default_rng(0).random((20, 2048), dtype=np.float32), 4)
+    files = {
+        WEIGHTS: as_file(weights),
+        FEATURES: as_file(subspace),
+        DESCRIPTION: dump_description(described),
+        CARD: b"# Random\n",
+    }
     return write_bundle(folder, files)

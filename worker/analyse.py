@@ -8,13 +8,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -80,6 +81,8 @@ class Analyser:
         The network; follows the database's active bundle.
     leases : Leases
         Heartbeat of the claimed jobs.
+    offer : callable
+        Hands a prepared film (instance number, network input) to the bundles that read silently; never waits.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Analyser:
         decoders: DecoderPool,
         model: ActiveModel,
         leases: Leases,
+        offer: Callable[[int, NDArray[np.uint8]], None],
     ) -> None:
         self._batch_size = config.worker.batch_size
         self._quiet = timedelta(seconds=config.study.quiet_seconds)
@@ -98,6 +102,7 @@ class Analyser:
         self._decoders = decoders
         self._model = model
         self._leases = leases
+        self._offer = offer
         self._owner = process_name()
         self._waiting: deque[Waiting] = deque()
 
@@ -174,6 +179,9 @@ class Analyser:
             for (job, film), reading in zip(readable, readings, strict=True):
                 outcomes.append(self._keep(job, film, reading, model))
         self._publish(outcomes, model)
+        for job, film in readable:
+            if job.instance_id is not None:
+                self._offer(job.instance_id, film.network_input)
 
     def _keep(self, job: ClaimedJob, film: PreparedFilm, reading: Reading, model: LoadedModel) -> Outcome:
         if reading.unusual:

@@ -35,6 +35,7 @@ def analyse_and_conclude(config: Config) -> None:
     from worker.conclude import Concluder
     from worker.decoder import DecoderPool
     from worker.model import ActiveModel
+    from worker.shadow import Shadows
 
     stop = stop_event()
     database = _open(config)
@@ -44,12 +45,13 @@ def analyse_and_conclude(config: Config) -> None:
         decoders = stack.enter_context(DecoderPool(config))
         model = ActiveModel(config, database)
         concluder = Concluder(config, database, store, leases)
-        analyser = Analyser(config, database, store, decoders, model, leases)
+        shadows = Shadows(config, database)
+        analyser = Analyser(config, database, store, decoders, model, leases, shadows.offer)
         device = model.current().engine.describe()
         stack.enter_context(Heartbeat(database, "worker", lambda: {"device": device}))
         logger.info("worker ready", extra={"device": device})
         notify_ready()
-        _run_together([concluder.run, analyser.run], stop)
+        _run_together([concluder.run, analyser.run, shadows.run], stop)
     database.close()
 
 

@@ -156,11 +156,11 @@ def test_second_user_activates_and_everything_is_kept(office: Office) -> None:
         assert audit.first_broken(session) is None
 
 
-@pytest.mark.parametrize("again", ["Anna", "anna", " ANNA "])
-def test_one_user_cannot_sign_twice(office: Office, again: str) -> None:
+def test_one_user_cannot_sign_twice(office: Office) -> None:
     office.sign("Anna")
-    with pytest.raises(PromotionError, match="another user"):
-        office.sign(again)
+    for again in ("Anna", "anna", " ANNA "):
+        with pytest.raises(PromotionError, match="another user"):
+            office.sign(again)
     assert office.active() == FIRST
 
 
@@ -191,25 +191,20 @@ def test_failed_gate_blocks_until_it_is_waived_and_the_gates_are_kept(office: Of
     assert ballot.waivers == WAIVED
 
 
-@pytest.mark.parametrize(
-    ("waivers", "words"),
-    [
-        ({"nothing": "x"}, "there is no gate 'nothing'"),
-        ({"bundle": "x"}, "nobody can waive the gate 'bundle'"),
-        ({"operating-point": "x"}, "nobody can waive"),
-        ({"evaluation": "x"}, "nobody can waive"),
-        ({"auc": " "}, "needs a reason"),
-    ],
-)
-def test_waiver_that_makes_no_sense_is_refused(office: Office, waivers: dict[str, str], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        office.sign("Anna", waivers=waivers)
-
-
-@pytest.mark.parametrize("changes", [{"user": "  "}, {"reason": ""}, {"user": "x" * 129}])
-def test_signature_needs_a_name_and_a_reason(office: Office, changes: dict[str, str]) -> None:
-    with pytest.raises(UsageError):
-        office.sign(**{"user": "Anna", **changes})  # type: ignore[arg-type]
+def test_signature_that_makes_no_sense_is_refused(office: Office) -> None:
+    refused = [
+        ({"waivers": {"nothing": "x"}}, "there is no gate 'nothing'"),
+        ({"waivers": {"bundle": "x"}}, "nobody can waive the gate 'bundle'"),
+        ({"waivers": {"operating-point": "x"}}, "nobody can waive"),
+        ({"waivers": {"evaluation": "x"}}, "nobody can waive"),
+        ({"waivers": {"auc": " "}}, "needs a reason"),
+        ({"user": "  "}, "--user"),
+        ({"user": "x" * 129}, "--user"),
+        ({"reason": " "}, "--reason"),
+    ]
+    for changes, words in refused:
+        with pytest.raises(UsageError, match=words):
+            office.sign(**{"user": "Anna", **changes})  # type: ignore[arg-type]
 
 
 def test_altered_bundle_and_missing_evaluation_block_for_good(office: Office) -> None:
