@@ -28,7 +28,7 @@ from clearfilm.vision.bundle import MANIFEST as BUNDLE_MANIFEST
 from clearfilm.vision.bundle import verify
 from cli.node import opened
 from cli.terminal import say
-from db import audit, registry
+from db import audit
 from db.session import Database
 
 _INTERRUPTED = (-signal.SIGTERM, -signal.SIGINT)
@@ -88,7 +88,7 @@ def retrain(config_path: Path, *, user: str | None, resume: bool, scheduled: boo
 
 
 def _run(config: Config, config_path: Path, database: Database, folder: Path, actor: str) -> int:
-    for step in steps(config_path, folder, actor, _active_folder(database)):
+    for step in steps(config_path, folder, actor):
         if step.done is not None and step.done.exists():
             continue
         say(f"retraining {folder.name}: {step.name}")
@@ -106,7 +106,7 @@ def _run(config: Config, config_path: Path, database: Database, folder: Path, ac
     return 0
 
 
-def steps(config_path: Path, folder: Path, actor: str, against: Path | None) -> list[Step]:
+def steps(config_path: Path, folder: Path, actor: str) -> list[Step]:
     """The commands of a retraining in a folder, in order."""
     cohort, run, evaluation = folder / "cohort", folder / "run", folder / "evaluation"
     bundle = run / "bundle"
@@ -122,8 +122,7 @@ def steps(config_path: Path, folder: Path, actor: str, against: Path | None) -> 
         ),
         Step(
             "evaluation",
-            ["evaluate", "--bundle", str(bundle), "--cohort", str(cohort), "--out", str(evaluation)]
-            + (["--against", str(against)] if against else []),
+            ["evaluate", "--bundle", str(bundle), "--cohort", str(cohort), "--out", str(evaluation)],
             evaluation / REPORT,
         ),
         Step(
@@ -146,12 +145,6 @@ def _step_back() -> None:
     os.nice(19)
     if hasattr(psutil, "IOPRIO_CLASS_IDLE"):
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
-
-
-def _active_folder(database: Database) -> Path | None:
-    with database.read() as session:
-        active = registry.active(session)
-    return Path(active.path) if active else None
 
 
 def _end(database: Database, folder: Path, actor: str, facts: Mapping[str, Any]) -> None:
