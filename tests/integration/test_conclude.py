@@ -54,7 +54,8 @@ class Desk:
     study_uid: str
 
     def receive(self, sop_class: str = CR, **attributes: object) -> int:
-        """One film; its instance number in the database."""
+        """One film; its instance number in the database. `order` and `sender` are no attributes of the header."""
+        order, sender = attributes.pop("order", None), attributes.pop("sender", "demo")
         header = result_factories.header(SOPClassUID=sop_class, StudyInstanceUID=self.study_uid, **attributes)
         header.SOPInstanceUID = attributes.get("SOPInstanceUID") or generate_uid()
         header.file_meta = pydicom.dataset.FileMetaDataset()
@@ -63,7 +64,9 @@ class Desk:
         header.save_as(buffer, enforce_file_format=True)
         path = self.store._write("films", ".dcm", buffer.getvalue())
         film = ReceivedFilm(
-            study=StudyAttributes(study_instance_uid=self.study_uid),
+            study=StudyAttributes(
+                study_instance_uid=self.study_uid, patient_id="P-0001", ordered_priority=order and str(order)
+            ),
             sop_instance_uid=str(header.SOPInstanceUID),
             sop_class_uid=sop_class,
             series_instance_uid=str(header.SeriesInstanceUID),
@@ -71,7 +74,7 @@ class Desk:
             digest=sha256(self.store.path(path)),
             size=1,
             path=path,
-            sender="demo",
+            sender=str(sender),
             calling_ae_title="MODALITY",
         )
         with self.database.begin() as session:
@@ -150,6 +153,12 @@ class Desk:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     database = Database(f"sqlite:///{tmp_path / 'clearfilm.sqlite'}")
     schema.prepare(database)
+    yield furnished(database, tmp_path)
+    database.close()
+
+
+def furnished(database: Database, tmp_path: Path) -> Desk:
+    """A desk with an active bundle and two destinations."""
     digest = bundle_factories.write(tmp_path / "bundle")
     with database.begin() as session:
         now = database.now(session)
@@ -165,8 +174,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         registry.start(session, digest, actor="test", now=now)
     destinations = tuple(Destination(name=name, ae_title="X", host="127.0.0.1", port=1) for name in ("pacs", "second"))
     config = Config(data_folder=tmp_path, destinations=destinations, study={"quiet_seconds": 0})  # type: ignore[arg-type]
-    yield Desk(database, Store(tmp_path), config, generate_uid())
-    database.close()
+    return Desk(database, Store(tmp_path), config, generate_uid())
 
 
 def await_condition(condition: Callable[[], bool], seconds: float = 20) -> None:
