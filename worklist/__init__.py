@@ -48,15 +48,15 @@ Templates
     Scripts and styles of a room: own files in `worklist/static/`, loaded in the block `head`. Colours only by the
     tokens of `app.css`; a chip is `<span class="chip finding">words</span>`.
 Languages
-    English stands in the code: `{{ _('...') }}` or `{% trans %}` in templates, `page.say(N_("... {name}"),
-    name=...)` in Python. Chinese stands in `worklist/locale/zh/LC_MESSAGES/clearfilm.po`; a test tells which
-    sentences are missing there.
+    English stands in the code: `{{ _('...') }}` or `{% trans %}` in templates, `page.say(N_("... {name}"), name=...)`
+    in Python. Chinese stands in `worklist/locale/zh/`, one .po file for each room; what another file has need not be
+    repeated. A test tells which sentences are missing.
 Events
-    A page that lives has `<div hx-sse:connect="/events">` once (the block `bar` is a good place). Events bubble
-    from it: `studies` (`event.detail.data` is a JSON list of row numbers of `studies`), `refresh` (load all rows
-    anew), `node` (anything else changed). For parts: `hx-get="/admin/queues" hx-trigger="node from:body
-    throttle:2s"`. What changes a study must leave a finished job, a received film or an audit record with its
-    `study_id`; that is what the watcher looks at (`worklist/events.py`).
+    A page that lives has `{% block live %}{% include 'parts/live.html' %}{% endblock %}`. Events bubble from there:
+    `studies` (`event.detail.data` is a JSON list of row numbers of `studies`), `refresh` (load all rows anew), `node`
+    (anything else changed, at most every two seconds). For parts: `hx-get="/admin/queues" hx-trigger="node from:body"`.
+    What changes a study must leave a finished job, a received film or an audit record with its `study_id`: that is
+    what the watcher looks at (`worklist/events.py`).
 Tests
     `tests/integration/worklist/conftest.py`: `site` (a running server on a free port with a database), `as_reader`,
     `as_radiologist`, `as_admin`, `as_auditor` (logged-in clients), `browser_page` (Chromium).

@@ -17,10 +17,16 @@ from worklist import access
 from worklist.access import Denied, Visit
 from worklist.page import PageMaker
 from worklist.services import Services
+from worklist.templates import N_
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5
+_HTTP_WORDS = {
+    400: N_("The request makes no sense."),
+    404: N_("There is no such page."),
+    405: N_("This page does not take this kind of request."),
+}
 
 
 class Problem(Exception):
@@ -120,8 +126,8 @@ async def _http(request: Request, error: Exception) -> Response:
     page = PageMaker(request, visit, _services(request))
     if visit.login is None:
         return _to_login(page, Denied.NO_LOGIN)
-    words = {404: "There is no such page.", 405: "This page does not take this kind of request."}
-    return _answer(page, error.status_code, page.say(words.get(error.status_code, "The request makes no sense.")))
+    words = _HTTP_WORDS.get(error.status_code, _HTTP_WORDS[400])
+    return _answer(page, error.status_code, page.say(words))
 
 
 async def _no_database(request: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from clearfilm.errors import UsageError
+from worklist.templates import N_
 
 SHORTEST, LONGEST = 10, 128
 # More than OWASP's minimum (19 MiB, 2 passes); more memory would not fit beside several logins at once.
@@ -22,7 +23,7 @@ def check_name(name: str) -> str:
     """The name as it is kept. Raises UsageError if it is none."""
     name = name.strip().lower()
     if not 1 <= len(name) <= 64 or not all(c.isalnum() or c in "._-@" for c in name):
-        raise UsageError("a name has 1 to 64 letters, digits or . _ - @")
+        raise UsageError(N_("A name has 1 to 64 letters, digits or . _ - @"))
     return name
 
 
@@ -36,9 +37,9 @@ def hash_password(password: str, *, name: str) -> str:
     """
     password = unicodedata.normalize("NFC", password)
     if not SHORTEST <= len(password) <= LONGEST:
-        raise UsageError(f"a password has {SHORTEST} to {LONGEST} characters")
+        raise UsageError(N_("A password has 10 to 128 characters."))
     if password.strip().lower() == name.strip().lower() or len(set(password)) < 4:
-        raise UsageError("this password is too easy to guess")
+        raise UsageError(N_("This password is too easy to guess."))
     with _ONE_AT_A_TIME:
         return _HASHER.hash(password)
 

@@ -20,15 +20,17 @@ LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 
 def catalogue(language: str) -> gettext.NullTranslations:
     """The translations of a language; English is what stands in the code."""
-    path = FOLDER / "locale" / language / "LC_MESSAGES" / "clearfilm.po"
-    if not path.exists():
-        return gettext.NullTranslations()
-    with path.open("rb") as source:
-        entries = read_po(source, locale=language)
-    compiled = io.BytesIO()
-    write_mo(compiled, entries)
-    compiled.seek(0)
-    return gettext.GNUTranslations(compiled)
+    found = gettext.NullTranslations()
+    for path in sorted((FOLDER / "locale" / language).glob("*.po")):
+        with path.open("rb") as source:
+            entries = read_po(source, locale=language)
+        compiled = io.BytesIO()
+        write_mo(compiled, entries)
+        compiled.seek(0)
+        room = gettext.GNUTranslations(compiled)
+        room.add_fallback(found)
+        found = room
+    return found
 
 
 def N_(message: str) -> str:  # noqa: N802 - the name that gettext's tools look for

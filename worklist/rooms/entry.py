@@ -14,9 +14,11 @@ from worklist.access import EVERYBODY, FORM_COOKIE, allow, cookie_name
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, safe_path
 from worklist.rooms import studies
+from worklist.templates import N_
 
 room = APIRouter()
 
+_STALE_LINK = N_("This link was used already, or is too old. A restart of the node prints another one.")
 NameField = Annotated[str, Form(max_length=64)]
 PasswordField = Annotated[str, Form(max_length=1024)]
 NextField = Annotated[str, Form(max_length=2048)]
@@ -97,7 +99,7 @@ def make_first(
         now = database.now(session)
         good = accounts.take_token(session, Purpose.FIRST_ADMIN, passwords.token_hash(token), now=now)
         if not good or not accounts.is_empty(session):
-            raise Problem(403, "This link was used already, or is too old. A restart of the node prints another one.")
+            raise Problem(403, _STALE_LINK)
         user = accounts.add_user(session, checked, Role.ADMIN, password_hash, now=now)
         audit.record(session, "first administrator made", actor=checked, now=now, address=page.visit.address)
     return _enter(page, user, "/")
@@ -119,7 +121,7 @@ def _first_page(page: PageMaker, token: str, *, words: str | None = None, status
     with database.read() as session:
         now = database.now(session)
         if not accounts.has_token(session, Purpose.FIRST_ADMIN, passwords.token_hash(token), now=now):
-            raise Problem(403, "This link was used already, or is too old. A restart of the node prints another one.")
+            raise Problem(403, _STALE_LINK)
     return _with_form_cookie(page, "first.html", status, words=words, token=token)
 
 

@@ -4,7 +4,7 @@
 (() => {
   // The zone goes with every request, so that the server writes times as the viewer's clock shows them.
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  if (zone) document.cookie = `zone=${encodeURIComponent(zone)}; path=/; max-age=31536000; samesite=strict`;
+  if (zone) document.cookie = `zone=${zone}; path=/; max-age=31536000; samesite=strict`;
 
   let touched = Date.now();
   for (const name of ["keydown", "pointerdown", "wheel"]) {
@@ -36,10 +36,29 @@
     say((found.querySelector("[role=alert]") || found.body).textContent.trim());
   });
 
-  // The stream tells that the login has ended: say so at once, with the way back.
-  document.addEventListener("logout", () => {
-    location.assign(`/login?ended=1&next=${encodeURIComponent(location.pathname + location.search)}`);
+  // The event stream: whether it flows is shown; it is begun anew until it does.
+  const mark = (lost) => document.getElementById("live")?.classList.toggle("lost", lost);
+  document.addEventListener("htmx:sse:after:connection", () => mark(false));
+  document.addEventListener("htmx:sse:error", (event) => {
+    mark(true);
+    if (event.detail.status === 401) toLogin();
   });
+  for (const name of ["htmx:response:error", "htmx:error"]) {
+    document.addEventListener(name, (event) => {
+      if (event.target.id === "live") {
+        mark(true);
+        setTimeout(() => htmx.trigger(event.target, "again"), 3000);
+      } else if (name === "htmx:error") {
+        say(document.body.dataset.away);
+      }
+    });
+  }
+
+  // The stream tells that the login has ended: say so at once, with the way back.
+  const toLogin = () => {
+    location.assign(`/login?ended=1&next=${encodeURIComponent(location.pathname + location.search)}`);
+  };
+  document.addEventListener("logout", toLogin);
 
   const typing = (target) => target.closest("input, textarea, select, [contenteditable]") !== null;
   document.addEventListener("keydown", (event) => {
