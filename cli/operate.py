@@ -1,7 +1,6 @@
 """`clearfilm resend` and `clearfilm retry`."""
 
 import getpass
-from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Select, or_, select
@@ -11,14 +10,14 @@ from clearfilm.config import Config
 from clearfilm.errors import ClearfilmError, UsageError
 from cli.node import opened
 from cli.terminal import say
-from db import audit, deliveries, queue
-from db.models import Delivery, DeliveryState, Instance, InstanceState, JobKind, Result, Study, StudyState
+from db import deliveries, operations
+from db.models import Delivery, DeliveryState, Instance, InstanceState, Result, Study, StudyState
 
 
 def resend_study(config_path: Path, uid: str, to: list[str] | None) -> None:
     """Queue a study's results for sending again."""
     with opened(config_path) as (config, database), database.begin() as session:
-        known = [destination.name for destination in config.destinations]
+        known = _destinations(config)
         unknown = sorted(set(to or ()) - set(known))
         if unknown:
             raise UsageError(f"no destination is called {', '.join(unknown)}; there are: {', '.join(known)}")
@@ -35,7 +34,9 @@ def resend_study(config_path: Path, uid: str, to: list[str] | None) -> None:
 def retry_study(config_path: Path, uid: str) -> None:
     """Queue everything of a study that failed."""
     with opened(config_path) as (config, database), database.begin() as session:
-        films, sent = _retry(session, _find(session, uid), config, database.now(session))
+        films, sent = operations.retry_study(
+            session, _find(session, uid), _destinations(config), actor=getpass.getuser(), now=database.now(session)
+        )
     say(f"{films} films and {sent} deliveries wait again")
 
 
@@ -50,13 +51,15 @@ def retry_all(config_path: Path) -> None:
                 study = session.get(Study, study_id)
                 if study is None:  # deleted in the meantime
                     continue
-                more_films, more_sent = _retry(session, study, config, database.now(session))
+                more_films, more_sent = operations.retry_study(
+                    session, study, _destinations(config), actor=getpass.getuser(), now=database.now(session)
+                )
                 films, sent = films + more_films, sent + more_sent
     say(f"{len(studies)} studies: {films} films and {sent} deliveries wait again")
 
 
 def _with_failures(config: Config) -> Select[int]:
-    """Numbers of the studies of which something failed that `_retry` can mend."""
+    """Numbers of the studies of which something failed that a retry can mend."""
     films = select(Instance.study_id).where(Instance.state == InstanceState.FAILED)
     unsent = (
         select(Result.study_id)
@@ -64,7 +67,7 @@ def _with_failures(config: Config) -> Select[int]:
         .join(Study, Study.id == Result.study_id)
         .where(
             Delivery.state == DeliveryState.FAILED,
-            Delivery.destination.in_([destination.name for destination in config.destinations]),
+            Delivery.destination.in_(_destinations(config)),
             Result.revision == Study.revision,
         )
     )
@@ -75,35 +78,8 @@ def _with_failures(config: Config) -> Select[int]:
     )
 
 
-def _retry(session: Session, study: Study, config: Config, now: datetime) -> tuple[int, int]:
-    """Queue what failed of one study; gives the numbers of films and deliveries."""
-    films = _retry_films(session, study, now)
-    if not films and study.state is StudyState.FAILED:
-        queue.request_conclusion(session, study.id, run_after=now, priority=study.priority, now=now)
-    names = [destination.name for destination in config.destinations]
-    sent = deliveries.retry(session, study, names, now=now)
-    if study.state is StudyState.FAILED:
-        study.state = StudyState.OPEN
-    audit.record(session, "tried again", actor=getpass.getuser(), now=now, study_id=study.id)
-    return films, sent
-
-
-def _retry_films(session: Session, study: Study, now: datetime) -> int:
-    failed = session.scalars(
-        select(Instance).where(Instance.study_id == study.id, Instance.state == InstanceState.FAILED)
-    ).all()
-    for instance in failed:
-        instance.state, instance.reason = InstanceState.QUEUED, None
-        study.state = StudyState.OPEN
-        queue.add(
-            session,
-            JobKind.ANALYSE,
-            study_id=study.id,
-            instance_id=instance.id,
-            priority=study.priority,
-            now=now,
-        )
-    return len(failed)
+def _destinations(config: Config) -> list[str]:
+    return [destination.name for destination in config.destinations]
 
 
 def _find(session: Session, uid: str) -> Study:

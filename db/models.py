@@ -339,6 +339,17 @@ class Audit(Base):
     hash: Mapped[str] = mapped_column(String(64), unique=True)
 
 
+# When each sender was heard last, and how it usually calls.
+Index("ix_instances_sender", Instance.sender, Instance.received_at)
+# What has failed is asked for often, and there is little of it.
+for _column in (Instance.state, Study.state, Delivery.state):
+    Index(
+        f"ix_{_column.class_.__tablename__}_failed",
+        _column.class_.id,
+        sqlite_where=text("state = 'failed'"),
+        postgresql_where=text("state = 'failed'"),
+    )
+
 # Every open job of a kind in the order of claiming: the claim reads one entry, however many wait.
 Index(
     "ix_jobs_claim",

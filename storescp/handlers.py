@@ -21,7 +21,8 @@ from clearfilm.dicom import statuses
 from clearfilm.dicom.header import FilmHeader, ScannedObject, is_own_result
 from clearfilm.dicom.uids import is_valid_uid
 from clearfilm.errors import RefusedObject, StorageError
-from db import audit
+from db import associations, audit
+from db.associations import Call
 from db.intake import Outcome, ReceivedFilm
 from db.models import Instance, InstanceState, Result
 from db.session import Database
@@ -30,6 +31,8 @@ from storescp.dimse import ProtocolViolation, Request
 from storescp.hardening import AcceptedAssociation
 from storescp.policy import (
     CONGESTION,
+    FILM_CLASSES,
+    PAUSED,
     SECONDARY_CAPTURE,
     SHORT_NAMES,
     Admission,
@@ -40,6 +43,7 @@ from storescp.policy import (
 )
 from storescp.recovery import LOST
 from storescp.reports import ReportRequest
+from storescp.steering import Steering
 from storescp.storage import DiskGuard, IncomingFilm, Origin
 
 logger = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ class Node:
         self._commits = commits
         self._guard = DiskGuard(config.data_folder, config.disk)
         self._policy = Policy(config)
+        self.steering = Steering(database, self._policy)
         self._denials = Denials(self._report_denial)
 
     @property
@@ -78,20 +83,36 @@ class Node:
         association = cast(AcceptedAssociation, event.assoc)
         request = association.requestor.primitive
         assert request is not None
-        calling = request.calling_ae_title.strip()
-        decision = self._policy.decide(request.called_ae_title.strip(), calling, association.peer)
+        called, calling = request.called_ae_title.strip(), request.calling_ae_title.strip()
+        decision = self._policy.decide(called, calling, association.peer)
+        denied = isinstance(decision, Rejection)
+        reason = ""
         if isinstance(decision, Rejection):
             self._denials.add(calling, association.peer, decision.reason)
+            reason = self._policy.explain(decision, called, calling, association.peer)
+        elif self.steering.receive_paused and _offers_films(association, decision):
+            decision = PAUSED
         elif self._guard.is_critical:
             logger.error("association rejected: the disk is nearly full", extra={"peer": association.peer})
-            decision = CONGESTION
+            decision, reason = CONGESTION, "the disk is nearly full"
         metrics.ASSOCIATIONS.labels(_outcome(decision)).inc()
         if isinstance(decision, Rejection):
+            outcome = associations.Outcome.DENIED if denied else associations.Outcome.DEFERRED
+            self.steering.note(_call(outcome, called, calling, association.peer, None, reason or decision.reason))
             association.acse.send_reject(decision.result, decision.source, decision.diagnostic)
             association.kill()
             return
         association.admission = decision
         association.acceptor.supported_contexts = supported_contexts(decision)
+        peer = decision.sender or decision.destination
+        association.call = _call(
+            associations.Outcome.ACCEPTED, called, calling, association.peer, peer.name if peer else None, ""
+        )
+
+    def ended(self, association: AcceptedAssociation) -> None:
+        """Log an association that was accepted."""
+        if association.call is not None:
+            self.steering.note(association.call)
 
     def open_store(self, association: AcceptedAssociation, request: Request, context_id: int) -> StoreRequest:
         """Begin a C-STORE; a refusal is kept until the data set has passed, as the protocol wants."""
@@ -106,8 +127,10 @@ class Node:
             sop_instance_uid=request.sop_instance_uid,
             transfer_syntax_uid=str(context.transfer_syntax[0]),
         )
-        store = StoreRequest(self, self._maximum_bytes, association.peer, origin)
+        store = StoreRequest(self, self._maximum_bytes, association.peer, origin, association.call)
         try:
+            if self.steering.receive_paused:
+                raise RefusedObject(statuses.OUT_OF_RESOURCES, "receiving is paused; send it again later")
             if origin.sop_class_uid != context.abstract_syntax:
                 raise RefusedObject(statuses.SOP_CLASS_NOT_SUPPORTED, "SOP class differs from the presentation context")
             if not is_valid_uid(origin.sop_instance_uid):
@@ -133,13 +156,18 @@ class Node:
             outcome = self._keep(store)
         except Exception as error:  # noqa: BLE001 - the edge around one request
             _count(store.origin, "refused")
-            return self._refuse(error, facts)
+            status, reason = self._refuse(error, facts)
+            if store.call is not None:
+                store.call.refused, store.call.refusal = store.call.refused + 1, reason
+            return status, reason
         finally:
             store.discard()
         _count(store.origin, _OUTCOMES.get(outcome, "stored"))
         facts["sop_instance_uid"] = store.origin.sop_instance_uid
         facts["milliseconds"] = round((time.monotonic() - store.began_at) * 1000)
         logger.info(outcome, extra=facts)
+        if store.call is not None:
+            store.call.stored += 1
         crash_point("committed-before-answer")
         return statuses.SUCCESS, ""
 
@@ -238,12 +266,15 @@ class StoreRequest:
     peer : str
         Address.
     origin : Origin
+    call : Call or None
+        What the log will tell of its association.
     """
 
-    def __init__(self, node: Node, maximum_bytes: int, peer: str, origin: Origin) -> None:
+    def __init__(self, node: Node, maximum_bytes: int, peer: str, origin: Origin, call: Call | None) -> None:
         self.began_at = time.monotonic()
         self.peer = peer
         self.origin = origin
+        self.call = call
         self.size = 0
         self.film: IncomingFilm | None = None
         self.refusal: Exception | None = None
@@ -274,13 +305,27 @@ class StoreRequest:
 
 
 def _outcome(decision: Admission | Rejection) -> str:
-    if decision is CONGESTION:
+    if decision in (CONGESTION, PAUSED):
         return "congested"
     return "denied" if isinstance(decision, Rejection) else "accepted"
 
 
 def _count(origin: Origin, outcome: str) -> None:
     metrics.RECEIVED.labels(SHORT_NAMES.get(origin.sop_class_uid, "other"), outcome).inc()
+
+
+def _offers_films(association: AcceptedAssociation, admission: Admission) -> bool:
+    """Whether the peer wants to send films; C-ECHO and storage commitment reports are no reception."""
+    contexts = association.requestor.requested_contexts
+    return admission.sender is not None and any(
+        context.abstract_syntax in (*FILM_CLASSES, SECONDARY_CAPTURE) for context in contexts
+    )
+
+
+def _call(
+    outcome: associations.Outcome, called: str, calling: str, address: str, peer: str | None, reason: str
+) -> Call:
+    return Call(outcome, calling, called, address, peer, reason, at=datetime.now(UTC))
 
 
 def _check_identity(origin: Origin, scanned: ScannedObject) -> None:

@@ -33,6 +33,7 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 
 from clearfilm.config import Listener
 from clearfilm.dicom import statuses
+from db.associations import Call
 from storescp import dimse
 from storescp.dimse import ProtocolViolation, Request
 from storescp.policy import Admission
@@ -80,6 +81,9 @@ class Services(Protocol):
 
     def open_report(self, association: AcceptedAssociation, context_id: int) -> Store:
         """An N-EVENT-REPORT command has come; its Event Information follows."""
+
+    def ended(self, association: AcceptedAssociation) -> None:
+        """An association has ended, in whatever way."""
 
 
 def silence() -> None:
@@ -409,6 +413,7 @@ class AcceptedAssociation(Association):
         super().__init__(server.ae, MODE_ACCEPTOR)
         self._server = server
         self.admission = Admission()
+        self.call: Call | None = None  # none: it was not accepted
         self.dul = UpperLayer(self, server.limits, server.services)
         # The setters hand these on to the timers of the upper layer.
         self.acse_timeout = server.limits.association_timeout_seconds
@@ -425,6 +430,7 @@ class AcceptedAssociation(Association):
         try:
             super().run()
         finally:
+            self._server.services.ended(self)
             self._server.leave(self.peer)
 
     def _run_reactor(self) -> None:

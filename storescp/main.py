@@ -64,10 +64,12 @@ class RunningListener:
         except StartupError:
             self._server.server_close()
             raise
+        node.steering.turn()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._server.serve_forever, args=(_POLL_SECONDS,), name="accept"),
             threading.Thread(target=self._reconcile, args=(config, quiet), name="reconciliation"),
+            threading.Thread(target=node.steering.run, args=(self._stop,), name="steering"),
         ]
         for thread in self._threads:
             thread.start()

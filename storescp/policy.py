@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pynetdicom.presentation import PresentationContext, build_context
@@ -40,6 +40,7 @@ SHORT_NAMES = {
 _UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"]
 _DENIALS_REMEMBERED = 1024
 _DENIAL_SECONDS = 60.0
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Rejection:
 CALLED_TITLE_UNKNOWN = Rejection(1, 1, 7, "called AE title not recognised")
 CALLING_TITLE_UNKNOWN = Rejection(1, 1, 3, "calling AE title not recognised")
 CONGESTION = Rejection(2, 3, 1, "temporary congestion")
+# Transient, so that senders keep their films and call again; many of them take a C-STORE failure for final.
+PAUSED = Rejection(2, 3, 1, "receiving is paused")
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,12 @@ class Policy:
     def __init__(self, config: Config) -> None:
         self._title = config.node.ae_title
         self._echo_from_anyone = config.listener.echo_from_anyone
-        self._senders = [
-            (sender, [ipaddress.ip_network(network, strict=False) for network in sender.addresses])
-            for sender in config.senders
-        ]
+        self._configured = self._senders = _with_networks(config.senders)
         self._destinations = [(entry, _addresses(entry.host)) for entry in config.destinations]
+
+    def trust(self, senders: Sequence[Sender]) -> None:
+        """Take these senders beside the configuration's, instead of those of the last call."""
+        self._senders = [*self._configured, *_with_networks(senders)]
 
     def sender(self, calling_ae_title: str, address: str) -> Sender | None:
         """The sender that calls with this title from this address; exact titles come before "*"."""
@@ -113,6 +117,19 @@ class Policy:
             return CALLING_TITLE_UNKNOWN
         return admission
 
+    def explain(self, rejection: Rejection, called_ae_title: str, calling_ae_title: str, address: str) -> str:
+        """The reason in words that tell what differs from what is configured."""
+        if rejection is CALLED_TITLE_UNKNOWN:
+            return f"it calls {called_ae_title!r}, this node is {self._title!r}"
+        if rejection is not CALLING_TITLE_UNKNOWN:
+            return rejection.reason
+        source = _plain(address)
+        if any(sender.ae_title == calling_ae_title for sender, _ in self._senders):
+            return "its title is listed with another address"
+        if any(source in network for _, networks in self._senders for network in networks):
+            return "its address is listed with another title"
+        return "neither its title nor its address is listed"
+
 
 def supported_contexts(admission: Admission) -> list[PresentationContext]:
     """Presentation contexts for a peer; a stranger gets C-ECHO only."""
@@ -127,6 +144,12 @@ def supported_contexts(admission: Admission) -> list[PresentationContext]:
         commitment.scu_role = commitment.scp_role = True
         contexts.append(commitment)
     return contexts
+
+
+def _with_networks(senders: Sequence[Sender]) -> list[tuple[Sender, list[_Network]]]:
+    return [
+        (sender, [ipaddress.ip_network(network, strict=False) for network in sender.addresses]) for sender in senders
+    ]
 
 
 def _addresses(host: str) -> frozenset[str]:

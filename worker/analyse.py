@@ -27,10 +27,11 @@ from clearfilm.dicom.pixels import PREPROCESSING_ID, PreparedFilm
 from clearfilm.errors import LostLease, NotAnalysable, StorageError
 from clearfilm.process import process_name
 from clearfilm.vision.engine import Reading
-from db import conclusions, queue
+from db import conclusions, queue, switches
 from db.models import Analysis, Instance, InstanceState, JobKind
 from db.queue import ClaimedJob
 from db.session import Database
+from db.switches import Stage
 from worker import failures
 from worker.decoder import DecoderPool
 from worker.leases import Leases, patiently
@@ -123,7 +124,8 @@ class Analyser:
         claimed: list[tuple[ClaimedJob, str]] = []
         with self._database.begin() as session:
             now = self._database.now(session)
-            while len(claimed) < room:
+            paused = switches.is_paused(session, Stage.ANALYSE)
+            while len(claimed) < room and not paused:
                 job = queue.claim(session, JobKind.ANALYSE, owner=self._owner, now=now)
                 if job is None:
                     break

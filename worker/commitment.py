@@ -17,8 +17,9 @@ from clearfilm.config import Destination
 from clearfilm.dicom import scu
 from clearfilm.dicom.commitment import CommitmentReport, report_handler
 from clearfilm.errors import DeliveryError, PeerBusy
-from db import deliveries
+from db import deliveries, switches
 from db.session import Database
+from db.switches import Stage
 from worker.deliver import peer_of
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Notary:
     def _request(self) -> None:
         longest = timedelta(hours=self._destination.retry_hours)
         with self._database.read() as session:
+            if switches.is_paused(session, Stage.SEND):
+                return
             sent = deliveries.uncommitted(
                 session,
                 self._destination.name,

@@ -20,7 +20,7 @@ from clearfilm.errors import ClearfilmError, LostLease
 from clearfilm.process import process_name
 from clearfilm.triage import Decision
 from clearfilm.vision.bundle import read_description
-from db import conclusions, placements, policies, queue, registry
+from db import conclusions, placements, policies, queue, registry, switches
 from db.models import (
     Analysis,
     Delivery,
@@ -38,6 +38,7 @@ from db.models import (
 )
 from db.queue import ClaimedJob
 from db.session import Database
+from db.switches import Stage
 from worker import failures
 from worker.leases import Leases, patiently
 from worker.place import Placer, Ruling
@@ -126,6 +127,8 @@ class Concluder:
 
     def _claim(self) -> ClaimedJob | None:
         with self._database.begin() as session:
+            if switches.is_paused(session, Stage.ANALYSE):
+                return None
             return queue.claim(session, JobKind.CONCLUDE, owner=self._owner, now=self._database.now(session))
 
     def _conclude(self, job: ClaimedJob) -> None:

@@ -21,11 +21,12 @@ from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import scu
 from clearfilm.errors import DeliveryError, LostLease, PeerRefused, PeerUnreachable
 from clearfilm.process import process_name
-from db import deliveries, queue
+from db import deliveries, queue, switches
 from db.deliveries import Parcel
 from db.models import DeliveryState, JobKind, ResultKind
 from db.queue import ClaimedJob
 from db.session import Database
+from db.switches import Stage
 from worker import failures
 from worker.leases import Leases, patiently
 from worker.store import Store
@@ -126,6 +127,8 @@ class Courier:
 
     def _claim(self) -> ClaimedJob | None:
         with self._database.begin() as session:
+            if switches.is_paused(session, Stage.SEND):
+                return None
             return queue.claim(
                 session,
                 JobKind.DELIVER,

@@ -15,8 +15,9 @@ from sqlalchemy import ColumnElement, exists, select
 from clearfilm.config import Config
 from clearfilm.files import TEMPORARY_SUFFIX
 from clearfilm.process import is_dead
-from db import audit, conclusions, queue, reports
+from db import audit, conclusions, operations, queue, reports
 from db.models import Analysis, Instance, Job, JobState, Result, Study, StudyState
+from db.queue import ClaimedJob
 from db.session import Database
 from worker import failures
 from worker.policy_clock import PolicyClock
@@ -60,6 +61,7 @@ class Schedule:
         policy = PolicyClock(self._config, self._database)
         tasks: list[tuple[Callable[[], None], timedelta]] = [
             (self.end_exhausted_jobs, timedelta(seconds=5)),
+            (self.settle_cancellations, timedelta(seconds=5)),
             (self.conclude_forgotten_studies, timedelta(minutes=1)),
             (self.match_reports, timedelta(minutes=1)),
             (policy.return_overdue_studies, timedelta(seconds=10)),
@@ -103,6 +105,16 @@ class Schedule:
             for job in queue.take_exhausted(session, now=now):
                 error = f"the process ended without a result {queue.MAXIMUM_ATTEMPTS} times"
                 failures.follow(session, job, error=error, quiet=self._quiet, now=now)
+
+    def settle_cancellations(self) -> None:
+        """What an admin cancelled and did not take back shows in its study now."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+
+            def follow(job: ClaimedJob, error: str) -> None:
+                failures.follow(session, job, error=error, quiet=self._quiet, now=now)
+
+            operations.settle_cancelled(session, follow, now=now)
 
     def conclude_forgotten_studies(self) -> None:
         """A net below the queue: no finished study stays without a conclusion."""

@@ -2,7 +2,16 @@
 
 from alembic import context
 
-from db import accounts, governance, processes  # noqa: F401 - their tables belong to the metadata
+from db import (  # noqa: F401 - their tables belong to the metadata
+    accounts,
+    alerts,
+    associations,
+    governance,
+    operations,
+    peer_checks,
+    processes,
+    switches,
+)
 from db.models import Base
 
 context.configure(

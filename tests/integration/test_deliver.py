@@ -20,9 +20,10 @@ from sqlalchemy import select
 from clearfilm.config import Destination
 from clearfilm.triage import Decision
 from cli import test_pacs
-from db import deliveries, queue, schema
+from db import deliveries, queue, schema, switches
 from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, ResultKind, Study
 from db.session import Database
+from db.switches import Stage
 from worker.commitment import Notary
 from worker.deliver import REPORT_PREFERENCE, Courier
 from worker.leases import Leases
@@ -289,3 +290,19 @@ def _data_set(path: Path) -> bytes:
     content = path.read_bytes()
     meta = pydicom.filereader.read_file_meta_info(path)
     return content[132 + 12 + meta.FileMetaInformationGroupLength :]
+
+
+def test_paused_sending_calls_nobody_until_it_is_resumed(outbox: Outbox, tmp_path: Path) -> None:
+    database = outbox.database
+    with database.begin() as session:
+        switches.pause(session, Stage.SEND, reason="PACS update", actor="ann", now=database.now(session))
+    calls: list[object] = []
+    answer = peer(classes=(SC, *REPORT_PREFERENCE), answer=lambda event: calls.append(event) or 0)
+    with answer as port, courier(outbox, port):
+        threading.Event().wait(0.5)  # two polls and more
+        assert outbox.job().state is JobState.QUEUED
+        assert not calls
+        with database.begin() as session:
+            switches.resume(session, Stage.SEND, actor="ann", now=database.now(session))
+        await_condition(lambda: outbox.job().state is JobState.DONE)
+    assert len(calls) == 2
