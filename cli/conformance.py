@@ -27,8 +27,8 @@ from worker.results import secondary_capture, structured_report
 STATUSES: Final[dict[int, str]] = {
     statuses.SUCCESS: "Stored durably: file and database rows survive a power cut. Also sent for a film that is "
     "stored already with the same bytes, and for an own result that was routed back (which is not stored).",
-    statuses.OUT_OF_RESOURCES: "Free disk space is below the low-water mark, the disk refused to write, or the "
-    "database is locked or away. The same object is taken later.",
+    statuses.OUT_OF_RESOURCES: "Free disk space is below the low-water mark, the disk refused to write, the "
+    "database is locked or away, or receiving was paused. The same object is taken later.",
     statuses.DATA_SET_DOES_NOT_MATCH_SOP_CLASS: "SOP Class UID or SOP Instance UID of command and data set differ.",
     statuses.CANNOT_UNDERSTAND: "The data set is not sound: a length leads outside, nesting or number of elements "
     "exceed the limits, an identifying UID is missing, repeated or malformed.",
@@ -36,7 +36,7 @@ STATUSES: Final[dict[int, str]] = {
     statuses.INVALID_SOP_INSTANCE: "The SOP Instance UID is not a UID.",
     statuses.PROCESSING_FAILURE: "Internal error; the Error Comment names an incident number that is in the log.",
 }
-_REJECTIONS: Final = (policy.CALLED_TITLE_UNKNOWN, policy.CALLING_TITLE_UNKNOWN, policy.CONGESTION)
+_REJECTIONS: Final = (policy.CALLED_TITLE_UNKNOWN, policy.CALLING_TITLE_UNKNOWN, policy.CONGESTION, policy.PAUSED)
 _UNUSED_SERVICES: Final = (
     "Query/Retrieve",
     "Modality Worklist",
@@ -389,7 +389,8 @@ A connection beyond the limits is closed; a peer that breaks the protocol or a l
 
 {_table(["A-ASSOCIATE-RJ: result/source/reason", "when"], rejections)}
 
-{policy.CONGESTION.reason.capitalize()} means that the disk is nearly full; modalities may try again later.
+{policy.CONGESTION.reason.capitalize()} means that the disk is nearly full; modalities may try again later. While an
+administrator has paused receiving, associations that offer films are rejected in the same way; C-ECHO is answered.
 
 Asynchronous operations window: not negotiated, one operation at a time. SOP Class Extended and Common Extended
 Negotiation: none. Role selection: none. User identity: not asked for, and not looked at.
