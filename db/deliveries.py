@@ -63,6 +63,8 @@ def set_sent(session: Session, delivery_id: int, *, status: int, now: datetime) 
     delivery.dicom_status = status
     delivery.last_error = None
     delivery.sent_at = now
+    of_result = select(Result.study_id).where(Result.id == delivery.result_id).scalar_subquery()
+    session.execute(update(Study).where(Study.id == of_result).values(delivered_at=now))
 
 
 def _count_turnaround(session: Session, result_id: int, now: datetime) -> None:

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Executable, Table, bindparam, case, insert, s
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from clearfilm.ages import age_years
+from clearfilm.names import search_key
 from db import audit, conclusions, queue
 from db.models import Instance, InstanceState, Job, JobKind, JobState, Study, StudyState
 
@@ -56,6 +58,8 @@ class StudyAttributes:
     study_time: str | None = None
     study_description: str | None = None
     ordered_priority: str | None = None
+    patient_age: str | None = None
+    location: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class ReceivedFilm:
     path: str
     sender: str
     calling_ae_title: str
+    view_position: str | None = None
 
 
 def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timedelta) -> Outcome:
@@ -97,7 +102,7 @@ def record(session: Session, film: ReceivedFilm, *, now: datetime, quiet: timede
     stored = _stored(connection, film)
     if film.digest in stored:
         return Outcome.DUPLICATE
-    study_id, priority = _open_study(connection, film.study, now)
+    study_id, priority = _open_study(connection, film, now)
     if connection.dialect.name != "sqlite":
         # Only now is the study locked, and another process may have been quicker. SQLite has one writer.
         stored = _stored(connection, film)
@@ -154,15 +159,20 @@ def _stored(connection: Connection, film: ReceivedFilm) -> dict[str, int]:
     return {row.digest: row.id for row in rows}
 
 
-def _open_study(connection: Connection, attributes: StudyAttributes, now: datetime) -> tuple[int, int]:
+def _open_study(connection: Connection, film: ReceivedFilm, now: datetime) -> tuple[int, int]:
     """Number and priority of the study, locked, made if it is new; a late film opens a concluded one again."""
+    attributes = film.study
     ordered = (attributes.ordered_priority or "").strip().upper()
     values = vars(attributes) | {
         "priority": _PRIORITIES.get(ordered, queue.PRIORITY_ROUTINE),
+        "age_years": age_years(attributes.patient_age, attributes.patient_birth_date, attributes.study_date),
+        "search": search_key(attributes.patient_name, attributes.patient_id, attributes.accession_number),
+        "sender": film.sender,
         "state": StudyState.OPEN,
         "first_received_at": now,
         "last_received_at": now,
     }
+    del values["patient_age"]
     row = connection.execute(_upsert_study(connection.dialect.name), values).one()
     if values["priority"] > queue.PRIORITY_ROUTINE:
         connection.execute(_RAISE_JOBS, {"of_study": row.id, "raised": row.priority})
@@ -181,7 +191,14 @@ def _upsert_study(dialect: str) -> Executable:
     }
     return statement.on_conflict_do_update(
         index_elements=[_STUDIES.c.study_instance_uid],
-        set_={"last_received_at": new.last_received_at, "state": new.state, **raised},
+        set_={
+            "last_received_at": new.last_received_at,
+            "state": new.state,
+            # Nobody has read the film that came just now.
+            "reading": None,
+            "read_at": None,
+            **raised,
+        },
     ).returning(_STUDIES.c.id, _STUDIES.c.priority)
 
 

@@ -78,6 +78,15 @@ class StudyState(enum.StrEnum):
     FAILED = "failed"  # no conclusion could be built
 
 
+class Reading(enum.StrEnum):
+    """How far readers have got with a study, as far as the node knows."""
+
+    OPENED = "opened"
+    AGREED = "agreed"
+    DISAGREED = "disagreed"
+    REPORTED = "reported"  # a report that is not preliminary
+
+
 class InstanceState(enum.StrEnum):
     """The way of one film."""
 
@@ -167,6 +176,40 @@ class Study(Base):
     first_received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
     concluded_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None] = mapped_column(comment="when a result was last sent")
+    # What the list of studies shows, filters and sorts by.
+    search: Mapped[str] = mapped_column(Text, server_default="", comment="clearfilm.names.search_key")
+    age_years: Mapped[float | None] = mapped_column(comment="at the examination")
+    sender: Mapped[str | None] = mapped_column(String(64), comment="of the first film; name in the configuration")
+    location: Mapped[str | None] = mapped_column(Text, comment="(0038,0300) LO, (0008,1040) LO or (0032,1033) LO")
+    reading: Mapped[Reading | None] = mapped_column(_states(Reading), comment="since the last film came")
+    read_at: Mapped[datetime | None] = mapped_column(comment="reported, agreed or disagreed: waits no more")
+    withheld: Mapped[bool] = mapped_column(
+        default=False, server_default=false(), comment="as its placement: readers see no answer before the report"
+    )
+    lowered_until: Mapped[datetime | None] = mapped_column(
+        comment="read later until then by its placement; a time that is over: its longest wait was reached"
+    )
+
+
+# Filters and orders of the list are answered from here, without a look at the wide rows.
+Index(
+    "ix_studies_list",
+    Study.first_received_at,
+    Study.read_at,
+    Study.state,
+    Study.concluded_at,
+    Study.delivered_at,
+    Study.decision,
+    Study.priority,
+    Study.reading,
+    Study.withheld,
+    Study.lowered_until,
+    Study.sender,
+    Study.patient_sex,
+    Study.age_years,
+    Study.location,
+)
 
 
 class Instance(Base):
@@ -190,6 +233,7 @@ class Instance(Base):
     conflict: Mapped[bool] = mapped_column(default=False, comment="same UID came with other bytes")
     state: Mapped[InstanceState] = mapped_column(_states(InstanceState), default=InstanceState.QUEUED)
     reason: Mapped[str | None] = mapped_column(Text, comment="why not analysed, or why failed")
+    view_position: Mapped[str | None] = mapped_column(Text, comment="(0018,5101) CS")
 
 
 class Job(Base):
@@ -349,6 +393,11 @@ for _column in (Instance.state, Study.state, Delivery.state):
         sqlite_where=text("state = 'failed'"),
         postgresql_where=text("state = 'failed'"),
     )
+# What is not as it should be: few rows, however long the node has run.
+_FAILED_JOB = Job.state == JobState.FAILED.value
+Index("ix_jobs_failed", Job.study_id, sqlite_where=_FAILED_JOB, postgresql_where=_FAILED_JOB)
+_OPEN_DELIVERY = Delivery.state.in_([DeliveryState.WAITING.value, DeliveryState.FAILED.value])
+Index("ix_deliveries_open", Delivery.result_id, sqlite_where=_OPEN_DELIVERY, postgresql_where=_OPEN_DELIVERY)
 
 # Every open job of a kind in the order of claiming: the claim reads one entry, however many wait.
 Index(

@@ -214,6 +214,16 @@ def _replace(
         )
     )
     session.flush()
+    _show(session, study_id, placement)
+
+
+def _show(session: Session, study_id: int, placement: Placement) -> None:
+    """What the list sorts by. A time that is over stays: the study comes first, and its wait is the reason."""
+    shown: dict[str, Any] = {"withheld": placement.withheld}
+    has_returned = placement.shown and placement.stage is Stage.ACTIVE and placement.level is not Level.LATER
+    if not has_returned:
+        shown["lowered_until"] = placement.returns_at
+    session.execute(update(Study).where(Study.id == study_id).values(shown))
 
 
 def _placed(row: StudyPlacement) -> Placed:

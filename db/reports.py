@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from db import readings
 from db.models import Report, ReportAudit, ReportSource, ReportStatus, Study
 
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -224,6 +225,8 @@ def _settle(session: Session, report: Report) -> None:
             row.superseded_by = None if row is chosen else chosen.id
             row.label = row.rule = row.span = row.tags = row.lexicon_version = None
     session.flush()
+    if report.study_id is not None:
+        readings.reported(session, [report.study_id], now=report.received_at)
 
 
 def _siblings(session: Session, report: Report) -> list[Report]:

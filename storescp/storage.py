@@ -38,6 +38,11 @@ RECORDED = frozenset(
         "requested_procedure_priority",
         "study_priority_id",
         "series_description",
+        "patient_age",
+        "view_position",
+        "current_patient_location",
+        "institutional_department_name",
+        "requesting_service",
     }
 )
 """The attributes that the listener reads: those which the database keeps, and the mark of own results."""
@@ -200,6 +205,11 @@ def received_film(
             study_time=attributes.study_time or None,
             study_description=attributes.study_description or None,
             ordered_priority=attributes.requested_procedure_priority or attributes.study_priority_id or None,
+            patient_age=attributes.patient_age or None,
+            location=attributes.current_patient_location
+            or attributes.institutional_department_name
+            or attributes.requesting_service
+            or None,
         ),
         sop_instance_uid=scanned.sop_instance_uid,
         sop_class_uid=scanned.sop_class_uid,
@@ -210,6 +220,7 @@ def received_film(
         path=path,
         sender=origin.sender,
         calling_ae_title=origin.calling_ae_title,
+        view_position=attributes.view_position or None,
     )
 
 

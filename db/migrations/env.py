@@ -10,7 +10,9 @@ from db import (  # noqa: F401 - their tables belong to the metadata
     operations,
     peer_checks,
     processes,
+    readings,
     switches,
+    views,
 )
 from db.models import Base
 
