@@ -147,9 +147,7 @@ def _fill() -> None:
     withheld = sa.select(placement.c.id).where(
         placement.c.study_id == study.c.id, placement.c.superseded_at.is_(None), placement.c.withheld
     )
-    connection.execute(
-        sa.update(study).values(lowered_until=of_study.scalar_subquery(), withheld=withheld.exists())
-    )
+    connection.execute(sa.update(study).values(lowered_until=of_study.scalar_subquery(), withheld=withheld.exists()))
 
 
 def downgrade() -> None:
