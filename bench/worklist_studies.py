@@ -31,7 +31,18 @@ from db.session import Database
 PERIOD = timedelta(days=365)
 LONGEST_WAIT = timedelta(minutes=240)
 _CHUNK = 2000
-_FAMILY = ("Zhang=张", "Wang=王", "Li=李", "Zhao=赵", "Chen=陈", "Smith=", "Müller=", "Okafor=", "Shan=单", "Ouyang=欧阳")
+_FAMILY = (
+    "Zhang=张",
+    "Wang=王",
+    "Li=李",
+    "Zhao=赵",
+    "Chen=陈",
+    "Smith=",
+    "Müller=",
+    "Okafor=",
+    "Shan=单",
+    "Ouyang=欧阳",
+)
 _GIVEN = ("San=三", "Wei=伟", "Fang=芳", "Na=娜", "Min=敏", "John=", "Jörg=", "Ada=", "Lei=磊", "Xiuying=秀英")
 _PLACES = ("Ward 1", "Ward 2", "ICU", "Emergency", "门诊", "急诊", "Outpatients", None)
 _SENDERS = ("room-1", "room-2", "room-3", "portable", "pacs")

@@ -302,12 +302,9 @@ def _progress(progress: Progress) -> ColumnElement[bool]:
         return and_(Study.state == StudyState.OPEN, Study.id.not_in(_failed()))
     if progress is Progress.FAILED:
         return or_(Study.state == StudyState.FAILED, Study.id.in_(_failed()))
-    arrived = and_(
-        Study.delivered_at.is_not(None),
-        Study.delivered_at >= Study.concluded_at,
-        Study.id.not_in(_with_deliveries(DeliveryState.WAITING)),
-    )
-    reached = arrived if progress is Progress.DELIVERED else or_(not_(arrived), arrived.is_(None))
+    sent = func.coalesce(Study.delivered_at >= Study.concluded_at, false())
+    waiting = Study.id.in_(_with_deliveries(DeliveryState.WAITING))
+    reached = and_(sent, not_(waiting)) if progress is Progress.DELIVERED else or_(not_(sent), waiting)
     return and_(concluded, reached, Study.id.not_in(_failed()))
 
 
