@@ -53,7 +53,7 @@ class AtSensitivity(_Part):
 
 
 class PerClass(_Part):
-    """A figure for each class, at a probability of 0.5 as in the paper."""
+    """A figure for each class, at a probability of 0.5 as in the paper; 0 where no film was called so."""
 
     no_finding: float
     finding: float
@@ -85,6 +85,8 @@ class Miss(_Part):
     severity: Literal["critical", "finding", "device", "minor"]
     tags: str
     score: Share
+    turned_away: bool = False
+    """Whether the worker would have given no answer, because the film is unlike those that the bundle knows."""
 
 
 class Comparison(_Part):
@@ -140,6 +142,7 @@ class Summary(_Part):
     ece: float
     ece_interval: Interval
     calibration_slope: float
+    """0 where it is not defined: labels separated perfectly, or one score for all films."""
     calibration_slope_interval: Interval
     operating_point: OperatingFigures | None
     misses: tuple[Miss, ...]

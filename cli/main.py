@@ -366,6 +366,51 @@ def retrain(
     raise typer.Exit(run(config, user=user, resume=resume, scheduled=scheduled))
 
 
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for report.html and report.json.")],
+    cohort: Annotated[Path | None, typer.Option("--cohort", help="Evaluate on its test patients.")] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Or on all films of a folder …")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="… with this table, as for cohort build.")] = None,
+    films: Annotated[Path | None, typer.Option("--films", help="Where the cohort's films are now.")] = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Bundle to compare with; default: the node's active one.")
+    ] = None,
+    random_bundle: Annotated[
+        Path | None, typer.Option("--random-split-bundle", help="Bundle trained on a --paper-split cohort …")
+    ] = None,
+    random_cohort: Annotated[
+        Path | None, typer.Option("--random-split-cohort", help="… and that cohort: what leakage adds.")
+    ] = None,
+    audit: Annotated[Path | None, typer.Option("--audit", help="Output of reports audit --score … --json.")] = None,
+    arrivals: Annotated[
+        Path | None, typer.Option("--arrivals", help="The site's arrivals: one ISO 8601 time a line.")
+    ] = None,
+    readers: Annotated[int, typer.Option(min=1, max=100, help="Who read at the same time.")] = 1,
+    utilisation: Annotated[
+        float, typer.Option(min=0.05, max=0.99, help="Share of their time that they read; without --arrivals.")
+    ] = 0.9,
+    reading_seconds: Annotated[float, typer.Option(min=1, max=36_000, help="Mean for one study.")] = 120,
+    limit_minutes: Annotated[float, typer.Option(min=0, help="Longest wait of a lowered study.")] = 60,
+    prevalence: Annotated[
+        float | None, typer.Option(min=0.001, max=0.999, help="Abnormal share; default: of the test films.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Measure a bundle on films that it has not learned from, and write the report."""
+    from cli.evaluate import Beside, Films, Room, run_evaluation
+
+    run_evaluation(
+        config,
+        bundle,
+        out,
+        films=Films(cohort, folder, table, films),
+        beside=Beside(against, random_bundle, random_cohort, audit),
+        room=Room(arrivals, readers, utilisation, reading_seconds, limit_minutes, prevalence),
+    )
+
+
 def main() -> None:
     """Entry point: one sentence and the right exit code instead of a traceback for our own errors."""
     os.umask(0o077)  # films, results and the database hold names of patients

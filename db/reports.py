@@ -165,6 +165,17 @@ def record_audit(session: Session, report_id: int, *, reader: str, label: str, n
     return True
 
 
+def audited(session: Session) -> list[tuple[int, str, str]]:
+    """Reports that a human reader has labelled: number, label of the rules, the reader's; oldest audit first."""
+    rows = session.execute(
+        select(Report.id, Report.label, ReportAudit.label)
+        .join(ReportAudit, ReportAudit.report_id == Report.id)
+        .where(Report.label.is_not(None))
+        .order_by(ReportAudit.recorded_at, ReportAudit.id)
+    )
+    return [(number, rule or "", reader) for number, rule, reader in rows]
+
+
 def counts(session: Session) -> dict[str, int]:
     """Current reports by label; those without one under "unlabelled"."""
     rows = session.execute(
