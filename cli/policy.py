@@ -1,5 +1,6 @@
 """`clearfilm policy show | stage | release | withdraw`."""
 
+import getpass
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +37,7 @@ def show_policy(config_path: Path, *, as_json: bool) -> None:
         "\nnever tagged for later:", ["rule", "when"], [[rule["rule"], rule["words"]] for rule in found["guards"]]
     )
     if found["devices"]:
-        cells = [[one["number"], one["words"], one["state"], one["first_seen_at"]] for one in found["devices"]]
+        cells = [[one["number"], one["words"], one["state"], _minute(one["first_seen_at"])] for one in found["devices"]]
         print_table("\ndevices:", ["number", "device", "state", "first seen"], cells)
     if found["history"]:
         cells = [
@@ -52,7 +53,7 @@ def request_stage(config_path: Path, wanted: str, user: str, reason: str) -> Non
     except ValueError:
         raise UsageError(f"there is no stage {wanted}; there are: {', '.join(Stage)}") from None
     with opened(config_path) as (config, database), database.begin() as session:
-        signature = Signature(user, reason, database.now(session))
+        signature = Signature(user, reason, database.now(session), getpass.getuser())
         after = policies.request_step(session, config.policy, stage, signature)
         found = policies.assessment(session, config.policy, now=signature.at)
     if after.proposal:
@@ -66,7 +67,7 @@ def request_stage(config_path: Path, wanted: str, user: str, reason: str) -> Non
 def release_device(config_path: Path, number: int, user: str, reason: str) -> None:
     """Sign the release of a device. Raises PolicyError."""
     with opened(config_path) as (_, database), database.begin() as session:
-        device = policies.release(session, number, Signature(user, reason, database.now(session)))
+        device = policies.release(session, number, Signature(user, reason, database.now(session), getpass.getuser()))
     if device.released_at:
         say(f"released: {printable(_words(device))}")
     else:
@@ -76,7 +77,9 @@ def release_device(config_path: Path, number: int, user: str, reason: str) -> No
 def withdraw_device(config_path: Path, number: int, user: str, reason: str) -> None:
     """Take a device's release back. Raises PolicyError."""
     with opened(config_path) as (_, database), database.begin() as session:
-        device = policies.withdraw_release(session, number, Signature(user, reason, database.now(session)))
+        device = policies.withdraw_release(
+            session, number, Signature(user, reason, database.now(session), getpass.getuser())
+        )
     say(f"not released any more: {printable(_words(device))}")
 
 
@@ -121,6 +124,10 @@ def _step(row: PolicyStep) -> dict[str, Any]:
         "reason": row.reason,
         **row.detail,
     }
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 def _miss_lines(found: dict[str, Any] | None) -> list[str]:

@@ -48,7 +48,7 @@ def run_simulation(
         return
     say(
         f"{len(arrivals.arrived_seconds)} studies, {readers} readers, {minutes:g} minutes a study: "
-        f"{found.utilisation:.0%} busy; limit {limit:g} minutes"
+        f"{_busy(found.utilisation)}; limit {limit:g} minutes"
     )
     if found.utilisation >= 1:
         say("more work arrives than is read: the waits below grow with the length of the data")
@@ -144,6 +144,10 @@ def _from_database(config_path: Path, limit_minutes: float | None) -> tuple[Arri
         ),
         limit,
     )
+
+
+def _busy(utilisation: float) -> str:
+    return f"{utilisation:.0%} busy" if utilisation < 10 else "more than 1000% busy"
 
 
 def _minutes(seconds: float) -> str:

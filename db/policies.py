@@ -227,7 +227,7 @@ def release(session: Session, device_id: int, signature: Signature) -> Device:
     else:
         device.signed_at, device.signed_by, device.signed_reason = signature.at, signature.user, signature.reason
         event = "device signed for release"
-    audit.record(session, event, actor=signature.user, now=signature.at, device_id=device_id, reason=signature.reason)
+    _record(session, event, device, signature)
     return device
 
 
@@ -236,14 +236,7 @@ def withdraw_release(session: Session, device_id: int, signature: Signature) -> 
     device = _device(session, device_id, signature)
     device.signed_at = device.signed_by = device.signed_reason = None
     device.released_at = device.released_by = device.released_reason = None
-    audit.record(
-        session,
-        "device release withdrawn",
-        actor=signature.user,
-        now=signature.at,
-        device_id=device_id,
-        reason=signature.reason,
-    )
+    _record(session, "device release withdrawn", device, signature)
     return device
 
 
@@ -254,6 +247,18 @@ def _device(session: Session, device_id: int, signature: Signature) -> Device:
     if device is None:
         raise PolicyError(f"no device has the number {device_id}; see `clearfilm policy show`")
     return device
+
+
+def _record(session: Session, event: str, device: Device, signature: Signature) -> None:
+    audit.record(
+        session,
+        event,
+        actor=signature.user,
+        now=signature.at,
+        device_id=device.id,
+        reason=signature.reason,
+        system_user=signature.system_user,
+    )
 
 
 def _carry_out(
@@ -272,6 +277,7 @@ def _carry_out(
         before=before.stage.value,
         proposed=after.proposal.stage.value if after.proposal else None,
         reason=signature.reason,
+        system_user=signature.system_user,
     )
 
 

@@ -18,9 +18,6 @@ from clearfilm.triage import Decision
 ADULT_AGE_YEARS: Final = 18
 NO_FINDING: Final = "no_finding"
 """The label of a prior report that speaks for nothing."""
-_ROUTINE: Final = frozenset(
-    {"routine", "r", "normal", "medium", "low", "elective", "常规", "常規", "普通", "平诊", "平診"}
-)
 
 
 class Level(enum.StrEnum):
@@ -118,9 +115,9 @@ def _ordered_urgent(facts: Facts, policy: Policy) -> str | None:
 
 def _ordered_unknown(facts: Facts, policy: Policy) -> str | None:
     ordered = normalise(facts.ordered_priority)
-    if facts.ordered_urgent or not ordered or ordered in _ROUTINE:
+    if facts.ordered_urgent or not ordered or ordered in map(normalise, policy.routine_orders):
         return None
-    return "the order's priority is not one of the words for routine"
+    return "the order's priority is not known to mean routine"
 
 
 def _guarded_location(facts: Facts, policy: Policy) -> str | None:
@@ -158,7 +155,11 @@ GUARDS: Final = (
         _not_clear,
     ),
     Guard("ordered-urgent", "It was ordered STAT, urgent, high or as soon as possible.", _ordered_urgent),
-    Guard("ordered-unknown", "Its order has a priority that is not known to mean routine.", _ordered_unknown),
+    Guard(
+        "ordered-unknown",
+        "Its order has a priority that is not one of `policy.routine_orders`; none at all is routine.",
+        _ordered_unknown,
+    ),
     Guard(
         "guarded-location",
         "Ward, department, requesting service or description holds a word of `policy.guarded_locations`.",

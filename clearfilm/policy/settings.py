@@ -43,6 +43,11 @@ class Policy(Section):
     """A study that is to be read later returns to its place after this time from its first film."""
     locations: tuple[Location, ...] = ()
     """Places with another longest wait."""
+    routine_orders: tuple[Word, ...] = (
+        *("routine", "R", "normal", "medium", "low", "elective"),
+        *("常规", "常規", "普通", "平诊", "平診"),
+    )
+    """Priorities of an order that mean routine; any other one that is stated keeps a study at its place."""
     guarded_locations: tuple[Word, ...] = (
         *("ICU", "CCU", "ITU", "HDU", "intensive care", "critical care", "high dependency"),
         *("ED", "ER", "A&E", "emergency", "casualty", "resus", "trauma"),

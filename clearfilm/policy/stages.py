@@ -1,6 +1,7 @@
 """The stages of the policy at a site, and who may change them: up by two people, down by one, or by the alarm."""
 
 import enum
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -50,6 +51,7 @@ class Signature:
     user: str
     reason: str
     at: datetime  # aware UTC
+    system_user: str = ""  # account that ran the command, where it was given on the command line
 
 
 @dataclass(frozen=True)
@@ -123,4 +125,4 @@ def _checked(signature: Signature) -> Signature:
 
 
 def _name(user: str) -> str:
-    return " ".join(user.split()).casefold()
+    return " ".join(unicodedata.normalize("NFKC", user).split()).casefold()

@@ -128,6 +128,27 @@ def test_a_list_puts_priority_first_and_later_last_whatever_runs_by_the_clock(da
     assert order(Stage.ACTIVE, 10) == [urgent, late, usual]
 
 
+def test_answers_that_were_withheld_stay_so_until_the_report(database: Database) -> None:
+    shadow, read, shown = (
+        add_study(database, uid, stage=stage)
+        for uid, stage in (("1", Stage.SHADOW), ("2", Stage.SHADOW), ("3", Stage.SUPERVISED))
+    )
+    add_reports(database, [read], None)
+
+    def withheld(stage: Stage) -> list[int]:
+        hidden = (
+            select(Study.id)
+            .outerjoin(StudyPlacement, (StudyPlacement.study_id == Study.id) & StudyPlacement.superseded_at.is_(None))
+            .where(placements.is_withheld(stage))
+            .order_by(Study.id)
+        )
+        with database.read() as session:
+            return list(session.scalars(hidden))
+
+    assert withheld(Stage.SUPERVISED) == [shadow]
+    assert withheld(Stage.SHADOW) == [shadow, shown]
+
+
 def test_overdue_studies_return_with_the_reason_and_reported_ones_are_left_alone(database: Database) -> None:
     waiting, reported = (add_study(database, uid, stage=Stage.ACTIVE) for uid in ("1", "2"))
     add_reports(database, [reported], "no_finding")

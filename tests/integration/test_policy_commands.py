@@ -1,18 +1,20 @@
 """`clearfilm policy` and `clearfilm simulate` as people call them."""
 
+import getpass
 import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from clearfilm.policy.rules import Facts, place
 from clearfilm.policy.settings import Policy
 from clearfilm.policy.stages import Stage
 from clearfilm.triage import Decision
 from db import placements, policies, schema
-from db.models import Study
+from db.models import Audit, Study
 from db.policies import DeviceIdentity
 from db.session import Database
 from tests.integration.test_cli import NOW, UID, add_study, clearfilm
@@ -52,6 +54,9 @@ def test_a_step_up_takes_two_users_and_is_shown(config_path: Path, database: Dat
     assert "red-flag" in shown
     found = json.loads(clearfilm(config_path, "policy", "show", "--json").stdout)
     assert found["history"][-1]["first_signature"]["user"] == "Ann"
+    with database.read() as session:
+        signed = session.scalars(select(Audit).where(Audit.event == "policy stage signed")).one()
+    assert (signed.actor, signed.detail["system_user"]) == ("Ann", getpass.getuser())
     assert found["settings_digest"].startswith(found["version"].split("-")[1])
 
 

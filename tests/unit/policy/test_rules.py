@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from clearfilm.policy.rules import (
     GUARDS,
@@ -194,9 +195,21 @@ def test_routine_orders_may_be_tagged(ordered: str) -> None:
     assert place(dataclasses.replace(CLEAR, ordered_priority=ordered), POLICY, Stage.SHADOW, now=NOW).tagged
 
 
+def test_a_site_names_its_own_words_for_routine() -> None:
+    ordered = dataclasses.replace(CLEAR, ordered_priority="P3")
+    assert not place(ordered, POLICY, Stage.SHADOW, now=NOW).tagged
+    assert place(ordered, Policy(routine_orders=("p3",)), Stage.SHADOW, now=NOW).tagged
+
+
 def test_version_changes_with_the_settings_and_not_with_the_first_stage() -> None:
     assert Policy().version == Policy(stage="off").version
     assert len({Policy().version, Policy(blind_share=0).version, Policy(red_flags=("x",)).version}) == 3
+
+
+@pytest.mark.parametrize("settings", [{"stage": "active"}, {"red_flags": ["*"]}, {"guarded_locations": [" - "]}])
+def test_settings_that_would_bypass_or_match_everything_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Policy(**settings)
 
 
 def test_the_document_lists_the_rules_of_the_code() -> None:
