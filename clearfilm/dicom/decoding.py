@@ -101,26 +101,60 @@ def prepare(ds: Dataset, edge: int, display_edge: int = pixels.DISPLAY_EDGE) -> 
     MemoryError
         If they need more memory than there is.
     """
+    stored, decoder = decode(ds)
     try:
-        check_arithmetic(ds)
-        stored, decoder = _stored(ds)
         display, padding, voi = pixels.render(stored, ds, display_edge)
     except (NotAnalysable, MemoryError):
         raise
     except Exception as error:
-        # pydicom raises exceptions of ten kinds on damaged data sets.
-        raise NotAnalysable(f"the pixel data cannot be read ({type(error).__name__})") from error
+        raise _unreadable(error) from error
     facts = pixels.FilmFacts(
         rows=stored.shape[0],
         columns=stored.shape[1],
         bits_stored=int(ds.BitsStored),
         decoder=decoder,
-        lossy=_is_lossy(ds),
+        lossy=is_lossy(ds),
         voi=voi,
         padding_share=0.0 if padding is None else float(padding.mean()),
         burned_in_annotation=str(ds.get("BurnedInAnnotation", ""))[:16],
     )
     return pixels.PreparedFilm(display, pixels.network_input(display, edge, padding=padding), facts)
+
+
+def decode(ds: Dataset) -> tuple[NDArray[np.unsignedinteger], str]:
+    """Check and decode the pixels of one film.
+
+    Parameters
+    ----------
+    ds : pydicom.Dataset
+        With file meta information.
+
+    Returns
+    -------
+    stored : numpy.ndarray
+        uint8 or uint16, shape ``(rows, columns)``: stored bit patterns, signed ones as two's complement.
+    decoder : str
+        "native" or the name of a plug-in.
+
+    Raises
+    ------
+    NotAnalysable
+        If the pixels cannot be trusted; the reason is in plain words.
+    MemoryError
+        If they need more memory than there is.
+    """
+    try:
+        check_arithmetic(ds)
+        return _stored(ds)
+    except (NotAnalysable, MemoryError):
+        raise
+    except Exception as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> NotAnalysable:
+    """pydicom raises exceptions of ten kinds on damaged data sets."""
+    return NotAnalysable(f"the pixel data cannot be read ({type(error).__name__})")
 
 
 def check_arithmetic(ds: Dataset) -> None:
@@ -265,6 +299,7 @@ def _stored(ds: Dataset) -> tuple[NDArray[Any], str]:
     return np.ascontiguousarray(stored).view(unsigned), decoder
 
 
-def _is_lossy(ds: Dataset) -> bool:
+def is_lossy(ds: Dataset) -> bool:
+    """Whether the pixels went through lossy compression, by encoding or attribute (0028,2110)."""
     codec = codecs.CODECS.get(UID(ds.file_meta.TransferSyntaxUID))
     return ds.get("LossyImageCompression") == "01" or (codec is not None and codec.lossy)

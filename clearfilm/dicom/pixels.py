@@ -84,6 +84,37 @@ class PreparedFilm:
 
 
 @dataclass(frozen=True)
+class Presentation:
+    """How a viewer shows a film in full depth: as `render` does at first, then with a window of the reader's.
+
+    Parameters
+    ----------
+    table : numpy.ndarray
+        uint16, grey (0 black, 65535 white) for each value that can be stored, lowest first; MONOCHROME1 is
+        inverted already.
+    low, high : float
+        The window, in stored values: the table changes between them.
+    slope, intercept : float
+        From stored values to the units that windows are given in; 1 and 0 where that is no straight line.
+    padding : tuple of int or None
+        First and last stored value that mean no film.
+    aspect : float
+        Height of a pixel divided by its width.
+    voi : str
+        Where the window came from, see `FilmFacts`.
+    """
+
+    table: NDArray[np.uint16]
+    low: float
+    high: float
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None
+    aspect: float
+    voi: str
+
+
+@dataclass(frozen=True)
 class _Rendering:
     """The look-up table from stored bit patterns to grey (0 to 65535), and where its window came from."""
 
@@ -185,6 +216,72 @@ def render(
         shrunk = cv2.resize(padding.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         padding = shrunk.view(np.bool_)
     return display, padding, rendering.voi
+
+
+def presentation(stored: NDArray[np.unsignedinteger], ds: Dataset) -> Presentation:
+    """What a viewer needs beside the stored values.
+
+    Parameters
+    ----------
+    stored : numpy.ndarray
+        uint8 or uint16, shape ``(rows, columns)``: stored bit patterns, signed ones as two's complement.
+    ds : pydicom.Dataset
+        The film's attributes; its header arithmetic has been checked.
+
+    Returns
+    -------
+    Presentation
+    """
+    padding = _padding_table(ds)
+    outside = None if padding is None else cv2.LUT(stored, padding).view(np.bool_)
+    counts = _histogram(stored, outside)
+    rendering = _rendering(ds, counts)
+    patterns = _stored_values(ds, 1 << ds.BitsStored)
+    order = np.argsort(patterns, kind="stable")
+    values, table = patterns[order], rendering.table[order]
+    slope, intercept = _line(values, ds)
+    low, high = _stated_window(ds, slope, intercept) if rendering.voi == "window" else _support(values, table)
+    paddings = values[padding[order] == 1] if padding is not None else values[:0]
+    try:
+        aspect = pixel_aspect(ds)
+    except NotAnalysable:
+        aspect = 1.0
+    return Presentation(
+        table=table,
+        low=low,
+        high=high,
+        slope=slope,
+        intercept=intercept,
+        padding=(int(paddings[0]), int(paddings[-1])) if len(paddings) else None,
+        aspect=aspect,
+        voi=rendering.voi,
+    )
+
+
+def _line(values: NDArray[np.int32], ds: Dataset) -> tuple[float, float]:
+    """Slope and intercept of the modality LUT; 1 and 0 where it is a table."""
+    modality = _modality(values, ds)
+    slope = float(modality[-1] - modality[0]) / float(values[-1] - values[0])
+    intercept = float(modality[0]) - slope * float(values[0])
+    is_straight = slope != 0 and np.allclose(values * slope + intercept, modality, rtol=1e-6, atol=abs(slope) * 1e-3)
+    return (slope, intercept) if is_straight else (1.0, 0.0)
+
+
+def _stated_window(ds: Dataset, slope: float, intercept: float) -> tuple[float, float]:
+    """Ends of the first window, in stored values (PS3.3 C.11.2.1.2)."""
+    centre, width = float(_first(ds.WindowCenter)), float(_first(ds.WindowWidth))
+    if str(ds.get("VOILUTFunction") or "LINEAR") == "LINEAR":
+        centre, width = centre - 0.5, max(width - 1, 1e-3)
+    ends = sorted((end - intercept) / slope for end in (centre - width / 2, centre + width / 2))
+    return ends[0], ends[1]
+
+
+def _support(values: NDArray[np.int32], table: NDArray[np.uint16]) -> tuple[float, float]:
+    """Where a grey scale rises or falls: the last value of its first grey, and the first value of its last one."""
+    changes = np.flatnonzero(np.diff(table.astype(np.int64)))
+    if not len(changes):
+        return float(values[0]), float(values[-1])
+    return float(values[changes[0]]), float(values[changes[-1] + 1])
 
 
 def pixel_aspect(ds: Dataset) -> float:
