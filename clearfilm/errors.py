@@ -12,6 +12,7 @@ ClearfilmError
 ├── NotAnalysable               a stored film that gets no decision; carries the reason
 ├── RefusedReport               a radiologist's report that is not taken; carries the reason
 ├── PolicyError                 a step that the triage policy does not allow
+├── StaleAnswer                 a verdict about an answer that is no longer the study's
 ├── TrainingError               a cohort or a training run that cannot be used or go on, with counts
 ├── LostLease                   another worker owns the job now: publish nothing
 └── DeliveryError
@@ -103,6 +104,10 @@ class RefusedReport(ClearfilmError):
 
 class PolicyError(ClearfilmError):
     """A step that the triage policy does not allow, or a device that it does not know."""
+
+
+class StaleAnswer(ClearfilmError):
+    """A verdict about an answer that the study does not have, or not any more; nothing of it is kept."""
 
 
 class TrainingError(ClearfilmError):

@@ -114,6 +114,13 @@ def step_down(session: Session, stage: Stage, *, now: datetime) -> int:
     return len(rows)
 
 
+def disagree(session: Session, study_id: int, *, now: datetime) -> None:
+    """A reader denies what put the study where it is: back at its usual place, without the tag."""
+    row = session.scalars(_current().where(StudyPlacement.study_id == study_id)).one_or_none()
+    if row is not None and (row.shown or row.level is Level.LATER):
+        _follow(session, row, rules.disagreed(_placement(row)), now)
+
+
 def blind_with_report(session: Session) -> list[Study]:
     """Studies of the blind share that have their report now, and whose results were never sent."""
     sent = select(Delivery.id).join(Result, Delivery.result_id == Result.id).where(Result.study_id == Study.id).exists()

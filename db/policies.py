@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 
 from clearfilm.errors import PolicyError
 from clearfilm.policy.misses import Assessment, Tally, assess, target_of
+from clearfilm.policy.rules import NO_FINDING
 from clearfilm.policy.settings import Policy
 from clearfilm.policy.stages import Proposal, Signature, Stage, Standing, counts_with, step
 from clearfilm.triage import Decision
-from db import audit, placements, registry
+from db import audit, placements, registry, verdicts
 from db.models import Device, ModelBundle, PolicyStep, Report, ReportStatus, Study, StudyPlacement
 
 FINDING: Final = "finding"
@@ -116,10 +117,11 @@ def step_down(session: Session, policy: Policy, alarm: str, *, now: datetime) ->
 
 
 def assessment(session: Session, policy: Policy, *, now: datetime) -> Assessment | None:
-    """What the reports say of the active bundle's miss rate in this period; None: no bundle is active, or no target.
+    """What is known of the active bundle's miss rate in this period; None: no bundle is active, or no target.
 
-    Studies count that were placed in another stage than off, were analysed, and have a labelled report that
-    is not preliminary.
+    Studies count that were placed in another stage than off, were analysed, and have a finding: by a labelled
+    report that is not preliminary, or, until there is one, by a reader's verdict. Among the studies that were
+    read without an answer only verdicts count that were given before it was shown.
     """
     model = registry.active(session)
     if model is None:
@@ -129,22 +131,26 @@ def assessment(session: Session, policy: Policy, *, now: datetime) -> Assessment
         target = target_of(policy.target_miss_rate, guaranteed)
     except PolicyError:
         return None
+    reported = select(Report.study_id).where(
+        Report.superseded_by.is_(None), Report.status != ReportStatus.PRELIMINARY, Report.study_id.is_not(None)
+    )
+    by_report = Study.id.in_(reported.where(Report.label == FINDING))
+    no_report = Study.id.not_in(reported.where(Report.label.in_([FINDING, NO_FINDING])))
+    by_verdict = and_(no_report, Study.id.in_(verdicts.with_finding(blind=False)))
+    by_blind_verdict = and_(no_report, Study.id.in_(verdicts.with_finding(blind=True)))
     rows = session.execute(
-        select(StudyPlacement.tagged, StudyPlacement.withheld)
+        select(StudyPlacement.tagged, and_(StudyPlacement.withheld, or_(by_report, by_blind_verdict)))
         .join(Study, Study.id == StudyPlacement.study_id)
-        .join(Report, Report.study_id == Study.id)
         .where(
             StudyPlacement.superseded_at.is_(None),
             StudyPlacement.stage != Stage.OFF,
             StudyPlacement.model_id == model.id,
             StudyPlacement.decided_at >= period_start(model, policy, now),
             Study.decision != Decision.NOT_ANALYSED,
-            Report.superseded_by.is_(None),
-            Report.status != ReportStatus.PRELIMINARY,
-            Report.label == FINDING,
+            or_(by_report, by_verdict, by_blind_verdict),
         )
     ).all()
-    unseen = Tally.of((tagged, True) for tagged, withheld in rows if withheld)
+    unseen = Tally.of((tagged, True) for tagged, is_unseen in rows if is_unseen)
     everything = Tally.of((tagged, True) for tagged, _ in rows)
     return assess(unseen, everything, target=target, confidence=policy.alarm_confidence)
 

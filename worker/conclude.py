@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from clearfilm import __version__, metrics
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
 from clearfilm.errors import ClearfilmError, LostLease
+from clearfilm.policy.rules import disagreed
 from clearfilm.process import process_name
 from clearfilm.triage import Decision
 from clearfilm.vision.bundle import read_description
-from db import conclusions, placements, policies, queue, registry, switches
+from db import conclusions, placements, policies, queue, registry, switches, verdicts
 from db.models import (
     Analysis,
     Delivery,
@@ -47,21 +48,19 @@ from worker.results.model import (
     Film,
     ModelIdentity,
     NodeIdentity,
+    PersonalCorrection,
     Predecessor,
     StudyConclusion,
 )
 from worker.results.secondary_capture import build_secondary_captures
 from worker.results.structured_report import build_reports
 from worker.store import UNREADABLE_MAP, Store
+from worker.twins import without_raw_twins
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 RETRY = timedelta(seconds=30)
-# Equal in both pictures of one exposure.
-ACQUISITION = ("AcquisitionDate", "AcquisitionTime", "ViewPosition")
-DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
-DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,15 @@ class FilmRow:
 
     instance: Instance
     analysis: Analysis | None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a conclusion is made of, and what must not have changed when it is published."""
+
+    conclusion: StudyConclusion
+    ruling: Ruling
+    correction: verdicts.Correction | None
 
 
 class Concluder:
@@ -135,14 +143,14 @@ class Concluder:
         gathered = self._gather(job)
         if gathered is None:
             return
-        conclusion, ruling = gathered
+        conclusion = gathered.conclusion
         captures = build_secondary_captures(conclusion)
         reports = build_reports(conclusion, captures)
         written: list[tuple[BuiltObject, str]] = []
         try:
             written += [(made, self._store.write_result(made.content)) for made in (*captures, *reports)]
             crash_point("result-file-before-commit")
-            obstacle = self._publish(job, conclusion, ruling, written)
+            obstacle = self._publish(job, gathered, written)
         except IntegrityError as error:
             self._remove(written)
             raise LostLease(f"job {job.id}: the study was concluded by another worker") from error
@@ -159,7 +167,7 @@ class Concluder:
         for _, path in written:
             self._store.remove(path)
 
-    def _gather(self, job: ClaimedJob) -> tuple[StudyConclusion, Ruling] | None:
+    def _gather(self, job: ClaimedJob) -> Gathered | None:
         """All that the conclusion needs, and where the study goes; None: it is not due, or films must be read again."""
         with self._database.begin() as session:
             now = self._database.now(session)
@@ -169,15 +177,20 @@ class Concluder:
             outdated = [film.instance for film in films if _is_outdated(film, model)]
             for instance in outdated:
                 _read_again(session, instance, study, now)
-            if outdated or not conclusions.is_ready(session, study, quiet=self._quiet, now=now):
+            ready = conclusions.is_ready(session, study, quiet=self._quiet, now=now)
+            if outdated or not ready or verdicts.is_called_off(session, study):
                 queue.finish(session, job, now=now)
                 return None
             predecessors = _sent_reports(session, study)
+            correction = verdicts.correction(session, study)
         damaged = [row for row in films if row.instance.state is InstanceState.ANALYSED and not self._has_map(row)]
         if damaged:
             self._have_read_again(job, damaged)
             return None
-        return self._conclusion(study, films, model, predecessors, now)
+        conclusion, ruling = self._conclusion(study, films, model, predecessors, now)
+        if correction is not None and correction.decision is not conclusion.decision:
+            return _corrected(conclusion, ruling, correction)
+        return Gathered(conclusion, ruling, correction)
 
     def _has_map(self, row: FilmRow) -> bool:
         try:
@@ -239,10 +252,9 @@ class Concluder:
             above=analysis.above,
         )
 
-    def _publish(
-        self, job: ClaimedJob, conclusion: StudyConclusion, ruling: Ruling, written: list[tuple[BuiltObject, str]]
-    ) -> str | None:
+    def _publish(self, job: ClaimedJob, gathered: Gathered, written: list[tuple[BuiltObject, str]]) -> str | None:
         """One transaction: results, placement, outbox, study, end of the job; or why it cannot be yet."""
+        conclusion, ruling = gathered.conclusion, gathered.ruling
         with self._database.begin() as session:
             now = self._database.now(session)
             if _is_being_delivered(session, job.study_id, now):
@@ -252,8 +264,10 @@ class Concluder:
                 return "the model was switched meanwhile"
             if policies.in_force(session, self._policy).step_id != ruling.step_id:
                 return "the policy has changed"
-            queue.finish(session, job, now=now)
             study = session.get_one(Study, job.study_id)
+            if verdicts.correction(session, study) != gathered.correction:
+                return "a reader's verdict changed meanwhile"
+            queue.finish(session, job, now=now)
             _supersede(session, study)
             study.revision = conclusion.revision
             study.decision, study.reason = conclusion.decision, conclusion.reason
@@ -317,6 +331,19 @@ class Concluder:
             logger.exception("the lease runs out by itself", extra={"job_id": job.id})
 
 
+def _corrected(conclusion: StudyConclusion, ruling: Ruling, correction: verdicts.Correction) -> Gathered:
+    """The same with a person's answer, at the study's usual place; what the algorithm said stays beside it."""
+    own = conclusion.decision
+    corrected = replace(
+        conclusion,
+        decision=correction.decision,
+        reason=f"corrected by a radiologist; the AI's answer was: {own.words}",
+        correction=PersonalCorrection(correction.user, correction.at.astimezone(), own, conclusion.reason),
+        suggests_later=False,
+    )
+    return Gathered(corrected, replace(ruling, placement=disagreed(ruling.placement)), correction)
+
+
 def decide(films: tuple[Film, ...]) -> tuple[Decision, str]:
     """The study's decision: the worst of its films.
 
@@ -344,41 +371,6 @@ def decide(films: tuple[Film, ...]) -> tuple[Decision, str]:
             return Decision.NOT_ANALYSED, reasons
         return Decision.NOT_ANALYSED, f"{len(unread)} of {total} not analysed: {reasons}"
     return Decision.NO_SIGNIFICANT_FINDING, f"{total} below the operating point"
-
-
-def without_raw_twins(films: tuple[Film, ...]) -> tuple[Film, ...]:
-    """Leave out each For Processing film whose For Presentation twin is there: the twin is what was read.
-
-    Twins are known by Source Image Sequence of the one for people, or by the same acquisition of the same view.
-    """
-    shown = [film.source for film in films if film.source.get("SOPClassUID") == DX_FOR_PRESENTATION]
-    named = {uid for source in shown for uid in _source_images(source)}
-    acquisitions = [_acquisition(source) for source in shown]
-    kept: list[Film] = []
-    for film in films:
-        is_raw = film.source.get("SOPClassUID") == DX_FOR_PROCESSING
-        if is_raw and str(film.source.get("SOPInstanceUID")) in named:
-            continue
-        acquisition = _acquisition(film.source)
-        if is_raw and all(acquisition) and acquisition in acquisitions:
-            acquisitions.remove(acquisition)  # one twin each
-            continue
-        kept.append(film)
-    return tuple(kept)
-
-
-def _source_images(source: Dataset) -> list[str]:
-    try:
-        return [str(item.ReferencedSOPInstanceUID) for item in source.get("SourceImageSequence") or ()]
-    except Exception:  # noqa: BLE001 - pydicom decodes at access and raises whatever the bytes lead it to
-        return []
-
-
-def _acquisition(source: Dataset) -> tuple[str, ...]:
-    try:
-        return tuple(str(source.get(keyword) or "") for keyword in ACQUISITION)
-    except Exception:  # noqa: BLE001 - as above
-        return ("",)
 
 
 def _films(session: Session, study_id: int, model: ModelBundle | None) -> list[FilmRow]:

@@ -179,8 +179,9 @@ CLEAR: Final = Rule("clear", "Every film is below the operating point, and no gu
 BLIND: Final = Rule("blind-share", "Drawn into the blind share: nobody is shown the answer before the report.")
 MAXIMUM_WAIT: Final = Rule("maximum-wait", "It has waited for the longest time: it is back at its usual place.")
 STEPPED_DOWN: Final = Rule("stepped-down", "The policy went down a stage: it is back at its usual place.")
+DISAGREED: Final = Rule("disagreed", "A reader disagreed with the answer: it is back at its usual place.")
 STAGES: Final = {stage: Rule(f"stage-{stage}", f"Stage {stage}: {stage.words}.") for stage in Stage}
-RULES: Final[tuple[Rule, ...]] = (*GUARDS, CLEAR, BLIND, MAXIMUM_WAIT, STEPPED_DOWN, *STAGES.values())
+RULES: Final[tuple[Rule, ...]] = (*GUARDS, CLEAR, BLIND, MAXIMUM_WAIT, STEPPED_DOWN, DISAGREED, *STAGES.values())
 
 
 def place(facts: Facts, policy: Policy, stage: Stage, *, now: datetime) -> Placement:
@@ -251,6 +252,23 @@ def stepped_down(placement: Placement, stage: Stage) -> Placement:
         shown=placement.shown and stage.shows,
         reasons=(*placement.reasons, over),
         stage=stage,
+    )
+
+
+def disagreed(placement: Placement) -> Placement:
+    """The placement after a reader disagreed with the answer: nothing is shown that a person denies.
+
+    It stays counted as tagged, so that the miss rate knows what the policy did.
+    """
+    return replace(
+        placement,
+        level=Level.USUAL if placement.level is Level.LATER else placement.level,
+        shown=False,
+        returns_at=None,
+        reasons=(
+            *placement.reasons,
+            Reason(DISAGREED.id, "a reader disagreed with the answer: back at its usual place"),
+        ),
     )
 
 

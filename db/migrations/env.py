@@ -12,6 +12,7 @@ from db import (  # noqa: F401 - their tables belong to the metadata
     processes,
     readings,
     switches,
+    verdicts,
     views,
 )
 from db.models import Base

@@ -151,6 +151,11 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
+    yield from open_desk(tmp_path)
+
+
+def open_desk(tmp_path: Path) -> Iterator[Desk]:
+    """A node with an active bundle and two destinations."""
     database = Database(f"sqlite:///{tmp_path / 'clearfilm.sqlite'}")
     schema.prepare(database)
     yield furnished(database, tmp_path)

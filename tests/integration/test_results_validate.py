@@ -11,6 +11,7 @@ import pytest
 
 from clearfilm.triage import Decision
 from tests.result_factories import (
+    CONCLUDED_AT,
     conclusion,
     dx_header,
     film,
@@ -18,7 +19,7 @@ from tests.result_factories import (
     film_not_analysed,
     header,
 )
-from worker.results.model import BuiltObject, Predecessor, StudyConclusion
+from worker.results.model import BuiltObject, PersonalCorrection, Predecessor, StudyConclusion
 from worker.results.overlay import draw
 from worker.results.secondary_capture import build_secondary_captures
 from worker.results.structured_report import build_reports
@@ -68,9 +69,16 @@ STUDIES = {
     "not analysed DX": conclusion(film_not_analysed(DX), decision=Decision.NOT_ANALYSED),
     "second revision": conclusion(film(CR), decision=Decision.NO_SIGNIFICANT_FINDING, revision=2, predecessors=EARLIER),
     "bare header": conclusion(film(BARE), decision=Decision.NO_SIGNIFICANT_FINDING),
+    "corrected": conclusion(
+        film(DX),
+        decision=Decision.SIGNIFICANT_FINDING,
+        revision=2,
+        predecessors=EARLIER,
+        correction=PersonalCorrection("li", CONCLUDED_AT, Decision.NO_SIGNIFICANT_FINDING, "1 film below"),
+    ),
     "lossy film": conclusion(film(LOSSY), decision=Decision.NO_SIGNIFICANT_FINDING),
 }
-OF_EACH_OUTCOME = ("negative CR", "positive DX", "not analysed CR", "three films")
+OF_EACH_OUTCOME = ("negative CR", "positive DX", "not analysed CR", "three films", "corrected")
 
 
 def program(name: str) -> str:
@@ -134,7 +142,7 @@ def test_dcm2pnm_shows_the_picture(name: str, tmp_path: Path) -> None:
     assert np.array_equal(cv2.cvtColor(cv2.imread(str(shown)), cv2.COLOR_BGR2RGB), draw(study, 0))
 
 
-@pytest.mark.parametrize(("name", "index"), [*zip(OF_EACH_OUTCOME, (0, 1, 2, 0), strict=True)])
+@pytest.mark.parametrize(("name", "index"), [*zip(OF_EACH_OUTCOME, (0, 1, 2, 0, 0), strict=True)])
 def test_pixelmed_finds_no_fault_in_the_content_tree(name: str, index: int, tmp_path: Path) -> None:
     java, study = program("java"), STUDIES[name]
     if not PIXELMED.is_file():

@@ -22,6 +22,7 @@ from highdicom.sr import (
     NumContentItem,
     ObservationContext,
     ObserverContext,
+    PersonObserverIdentifyingAttributes,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
     TextContentItem,
@@ -42,7 +43,7 @@ from worker.results.envelope import device_uid, model_name, serial_number
 from worker.results.model import BuiltObject, Film, ModelIdentity, StudyConclusion
 from worker.results.secondary_capture import patient_orientation
 from worker.results.source import number, values
-from worker.results.words import NOT_DIAGNOSTIC, narrative, plain, short
+from worker.results.words import NOT_DIAGNOSTIC, narrative, person_name, plain, short
 
 _ABNORMAL: Final = Code("408574004", "SCT", "Imaging result abnormal")
 _ASSOCIATED_FINDING: Final = Code("246090004", "SCT", "Associated finding")
@@ -66,6 +67,7 @@ _MODALITIES: Final = {
     DigitalXRayImageStorageForPresentation: codes.DCM.DigitalRadiography,
     DigitalXRayImageStorageForProcessing: codes.DCM.DigitalRadiography,
 }
+_ORIGIN: Final = "Preliminary output of an AI algorithm"
 _CONTAINS: Final = RelationshipTypeValues.CONTAINS
 _ACQUISITION: Final = RelationshipTypeValues.HAS_ACQ_CONTEXT
 
@@ -85,7 +87,9 @@ def content_tree(conclusion: StudyConclusion, captures: Mapping[str | None, Buil
         The root: title, observer, image library, a measurement group for each film, the answer.
     """
     report = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=_observer(conclusion)),
+        observation_context=ObservationContext(
+            observer_person_context=_person(conclusion), observer_device_context=_observer(conclusion)
+        ),
         procedure_reported=_PROCEDURE,
         imaging_measurements=[_group(conclusion, film, captures.get(film.digest)) for film in conclusion.films],
         title=codes.DCM.ImagingMeasurementReport,
@@ -114,6 +118,17 @@ def _observer(conclusion: StudyConclusion) -> ObserverContext:
     )
 
 
+def _person(conclusion: StudyConclusion) -> ObserverContext | None:
+    """Who corrected the answer, TID 1003. The document stays unverified: this is a word about triage, no report."""
+    if conclusion.correction is None:
+        return None
+    name = f"{person_name(conclusion) or 'Radiologist'}^"  # one component: the caret says that no other is missing
+    return ObserverContext(
+        observer_type=codes.DCM.Person,
+        observer_identifying_attributes=PersonObserverIdentifyingAttributes(name=name),
+    )
+
+
 def _group(
     conclusion: StudyConclusion, film: Film, capture: BuiltObject | None
 ) -> MeasurementsAndQualitativeEvaluations:
@@ -121,7 +136,7 @@ def _group(
     tracking = result_uid("tracking", [film.digest], conclusion.bundle_digest, "", conclusion.revision)
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=tracking, identifier=_label(conclusion, film)),
-        finding_type=_ABNORMAL if film.above else None,
+        finding_type=_ABNORMAL if film.above and conclusion.decision is Decision.SIGNIFICANT_FINDING else None,
         finding_sites=[FindingSite(_CHEST)],
         algorithm_id=_algorithm(conclusion.model) if conclusion.model else None,
         measurements=[_probability(film.score)] if film.score is not None else None,
@@ -143,6 +158,8 @@ def _label(conclusion: StudyConclusion, film: Film) -> str:
     """Tracking Identifier, which many viewers show alone: never more reassuring than the study's decision."""
     if not film.analysed:
         return Decision.NOT_ANALYSED.series_description
+    if conclusion.correction is not None:
+        return f"AI CXR triage: corrected by a radiologist: {conclusion.decision.words.upper()}"
     if film.above:
         return Decision.SIGNIFICANT_FINDING.series_description
     if conclusion.decision is Decision.NO_SIGNIFICANT_FINDING:
@@ -227,10 +244,8 @@ def _evaluations(conclusion: StudyConclusion) -> list[ContentItem]:
         priority = _LOW_PRIORITY if is_later else _NORMAL_PRIORITY
         items.append(CodeContentItem(_PRIORITY, priority, _CONTAINS))
     note = f" Model: {conclusion.model.note}." if conclusion.model else ""
-    comment = (
-        f"Preliminary output of an AI algorithm. {NOT_DIAGNOSTIC}; "
-        f"every study is still to be read by a radiologist.{note}"
-    )
+    origin = "Output of an AI algorithm, corrected by a person" if conclusion.correction else _ORIGIN
+    comment = f"{origin}. {NOT_DIAGNOSTIC}; every study is still to be read by a radiologist.{note}"
     items.append(TextContentItem(codes.DCM.NarrativeSummary, narrative(conclusion), _CONTAINS))
     items.append(TextContentItem(codes.DCM.Comment, plain(comment), _CONTAINS))
     return items

@@ -65,6 +65,16 @@ class Predecessor:
     study_instance_uid: str
 
 
+@dataclass(frozen=True)
+class PersonalCorrection:
+    """A person has replaced the answer of the algorithm."""
+
+    person: str  # name for logging in
+    at: datetime  # aware
+    answer: Decision  # of the algorithm
+    reason: str  # of the algorithm, in plain words
+
+
 @dataclass(frozen=True, eq=False)
 class StudyConclusion:
     """Everything that one revision of a study's results says."""
@@ -77,6 +87,7 @@ class StudyConclusion:
     concluded_at: datetime  # aware; its local date and time are written and shown
     node: NodeIdentity
     predecessors: tuple[Predecessor, ...] = ()
+    correction: PersonalCorrection | None = None  # then `decision` is the person's
     suggests_later: bool = False  # the policy tagged it, and readers may see that
 
     @property

@@ -132,6 +132,9 @@ def _top_strip(conclusion: StudyConclusion, index: int, width: int, scale: float
     lines = [] if beside else [(score, 21, _TEXT)]
     if decision is Decision.NOT_ANALYSED:
         lines.append((plain(conclusion.reason), 19, _QUIET))
+    if conclusion.correction is not None:
+        words = f"corrected by a radiologist; the AI's answer was: {conclusion.correction.answer.words}"
+        lines.append((words, 19, _TEXT))
     strip = _Strip(width, 64 + 30 * len(lines), scale)
     strip.text(indent, 43, headline, 30, _DECISION_COLOURS[decision])
     if beside:

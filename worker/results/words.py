@@ -31,7 +31,7 @@ def film_number(conclusion: StudyConclusion, index: int) -> str:
 
 def narrative(conclusion: StudyConclusion) -> str:
     """The whole result in a few sentences, ASCII."""
-    sentences = [f"AI triage: {conclusion.decision.words}: {conclusion.reason}".rstrip(". ")]
+    sentences = [*_corrected(conclusion), f"AI triage: {_own_answer(conclusion)}".rstrip(". ")]
     for index, film in enumerate(conclusion.films):
         if film.analysed:
             result = score_words(conclusion, index)
@@ -39,6 +39,29 @@ def narrative(conclusion: StudyConclusion) -> str:
             result = f"not analysed: {film.reason or 'no reason given'}".rstrip(". ")
         sentences.append(f"{film_number(conclusion, index).capitalize()}: {result}")
     return plain(". ".join(sentences) + ".")
+
+
+def person_name(conclusion: StudyConclusion) -> str | None:
+    """Name of the person who corrected the answer, if the copied character set holds it for certain."""
+    correction = conclusion.correction
+    return correction.person if correction and plain(correction.person) == correction.person else None
+
+
+def _corrected(conclusion: StudyConclusion) -> list[str]:
+    """The sentence about a person's correction, if there is one."""
+    correction = conclusion.correction
+    if correction is None:
+        return []
+    moment, name = correction.at.strftime("%Y-%m-%d %H:%M %z"), person_name(conclusion)
+    who = f"a radiologist ({name})" if name else "a radiologist"
+    return [f"Corrected by {who} on {moment}: {conclusion.decision.words}"]
+
+
+def _own_answer(conclusion: StudyConclusion) -> str:
+    """What the algorithm said."""
+    if conclusion.correction is None:
+        return f"{conclusion.decision.words}: {conclusion.reason}"
+    return f"{conclusion.correction.answer.words}: {conclusion.correction.reason}"
 
 
 def _told_apart(score: float, threshold: float) -> tuple[str, str]:

@@ -1,0 +1,302 @@
+"""Verdicts of readers, and the corrected results that the worker makes of them."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pydicom
+import pytest
+from sqlalchemy import select, update
+
+from clearfilm.errors import StaleAnswer
+from clearfilm.policy.rules import Placement
+from clearfilm.policy.settings import Policy
+from clearfilm.triage import Decision
+from db import accounts, placements, policies, queue, verdicts
+from db.accounts import Role
+from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, Study, StudyPlacement, StudyState
+from db.verdicts import Verdict
+from tests.integration.test_conclude import Desk, await_condition, open_desk
+
+FINDING, NO_FINDING = Decision.SIGNIFICANT_FINDING, Decision.NO_SIGNIFICANT_FINDING
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A node with one concluded study, and two readers."""
+    for opened in open_desk(tmp_path):
+        with opened.database.begin() as session:
+            now = opened.database.now(session)
+            for name in ("li", "roe"):
+                accounts.add_user(session, name, Role.RADIOLOGIST, None, now=now)
+        opened.read(opened.receive(), 0.1)
+        opened.conclude()
+        send_everything(opened)
+        yield opened
+
+
+def send_everything(desk: Desk) -> None:
+    """As if the first report of each revision had arrived everywhere."""
+    with desk.database.begin() as session:
+        session.execute(update(Delivery).values(state=DeliveryState.SENT))
+        session.execute(update(Job).where(Job.kind == JobKind.DELIVER).values(state=JobState.DONE))
+
+
+def say(
+    desk: Desk,
+    *,
+    agrees: bool,
+    corrects: bool = False,
+    name: str = "li",
+    token: str = "t1",
+    revision: int | None = None,
+) -> None:
+    with desk.database.begin() as session:
+        study = session.scalars(select(Study)).one()
+        user = accounts.user(session, name)
+        assert user is not None
+        verdicts.give(
+            session,
+            study,
+            revision=study.revision if revision is None else revision,
+            user_id=user.id,
+            agrees=agrees,
+            token=token,
+            corrects=corrects,
+            now=desk.database.now(session),
+        )
+
+
+def take_back(desk: Desk, name: str = "li") -> bool:
+    with desk.database.begin() as session:
+        user = accounts.user(session, name)
+        assert user is not None
+        return verdicts.withdraw(session, session.scalars(select(Study)).one(), user.id, now=desk.database.now(session))
+
+
+def hurry(desk: Desk) -> None:
+    """Let the time for calling a correction off pass."""
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        session.execute(update(Job).where(Job.kind == JobKind.CONCLUDE).values(run_after=now))
+
+
+def waiting_conclusions(desk: Desk) -> list[datetime]:
+    with desk.database.read() as session:
+        jobs = select(Job.run_after).where(Job.kind == JobKind.CONCLUDE, Job.state == JobState.QUEUED)
+        return list(session.scalars(jobs))
+
+
+def standing(desk: Desk) -> list[tuple[str, bool]]:
+    study = desk.study()
+    with desk.database.read() as session:
+        return [(given.user, given.agrees) for given in verdicts.standing(session, study.id, study.revision)]
+
+
+def text_of(report: pydicom.Dataset) -> str:
+    evaluations = report.ContentSequence[-1].ContentSequence
+    return next(str(item.TextValue) for item in evaluations if item.ConceptNameCodeSequence[0].CodeValue == "111412")
+
+
+def test_the_last_verdict_of_a_reader_counts_and_every_one_is_kept(desk: Desk) -> None:
+    say(desk, agrees=True, token="t1")
+    say(desk, agrees=False, token="t2")
+    say(desk, agrees=True, name="roe", token="t3")
+    assert standing(desk) == [("li", False), ("roe", True)]
+    with desk.database.read() as session:
+        assert [given.agrees for given in verdicts.history(session, desk.study().id)] == [True, False, True]
+
+
+def test_a_form_that_is_sent_twice_counts_once(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True, token="same")
+    first = waiting_conclusions(desk)
+    say(desk, agrees=False, corrects=True, token="same")
+    assert waiting_conclusions(desk) == first
+    with desk.database.read() as session:
+        assert len(session.scalars(select(Verdict.id)).all()) == 1
+
+
+def test_a_verdict_about_an_earlier_answer_is_not_taken(desk: Desk) -> None:
+    desk.read(desk.receive(), 0.9)
+    desk.conclude(2)
+    with pytest.raises(StaleAnswer):
+        say(desk, agrees=True, revision=1)
+    assert standing(desk) == []
+
+
+def test_a_study_that_was_not_analysed_has_no_answer_to_agree_with(desk: Desk) -> None:
+    desk.give_up(desk.receive(), "lateral view")
+    desk.conclude(2)
+    with pytest.raises(StaleAnswer, match="not analysed"):
+        say(desk, agrees=True)
+
+
+def test_disagreement_alone_sends_nothing(desk: Desk) -> None:
+    say(desk, agrees=False)
+    assert waiting_conclusions(desk) == []
+
+
+def test_corrected_result_is_a_new_revision_that_names_the_one_before(desk: Desk) -> None:
+    first = desk.reports(1)[0]
+    say(desk, agrees=False, corrects=True)
+    hurry(desk)
+    study = desk.conclude(2)
+    assert (study.decision, study.state) == (FINDING, StudyState.CONCLUDED)
+    second = desk.reports(2)[0]
+    named = {
+        item.ReferencedSOPInstanceUID
+        for series in second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    assert named == {first.SOPInstanceUID}
+    assert second.SeriesDescription == "AI CXR triage: SIGNIFICANT FINDING"
+    assert "Corrected by a radiologist (li)" in text_of(second)
+    assert "AI triage: no significant finding" in text_of(second)
+    assert second.VerificationFlag == "UNVERIFIED"
+    people = [item.PersonName for item in second.ContentSequence if item.ValueType == "PNAME"]
+    assert [str(name) for name in people] == ["li^"]
+    with desk.database.read() as session:
+        waiting = session.scalars(
+            select(Delivery.state).join(Result, Result.id == Delivery.result_id).where(Result.revision == 2)
+        ).all()
+    assert waiting == [DeliveryState.WAITING] * 8
+
+
+def test_a_correction_is_made_once(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True)
+    hurry(desk)
+    desk.conclude(2)
+    say(desk, agrees=True, token="t2")
+    assert waiting_conclusions(desk) == []
+    assert desk.study().revision == 2
+
+
+def test_a_correction_can_be_called_off_before_it_is_made(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True)
+    assert len(waiting_conclusions(desk)) == 1
+    assert take_back(desk)
+    assert waiting_conclusions(desk) == []
+    assert standing(desk) == []
+    assert not take_back(desk)
+
+
+def test_a_conclusion_that_was_claimed_before_the_correction_was_called_off_makes_nothing(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True)
+    hurry(desk)
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        claimed = queue.claim(session, JobKind.CONCLUDE, owner="slow worker", now=now)
+        assert claimed is not None
+    take_back(desk)
+    with desk.database.begin() as session:  # the slow worker's lease has run out, another one takes the job
+        session.execute(update(Job).where(Job.id == claimed.id).values(state=JobState.QUEUED, run_after=now))
+    with desk.concluding():
+        await_condition(lambda: waiting_conclusions(desk) == [])
+    assert desk.study().revision == 1
+
+
+def test_changing_one_s_mind_calls_the_correction_off(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True)
+    say(desk, agrees=True, token="t2")
+    assert waiting_conclusions(desk) == []
+
+
+def test_another_reader_s_agreement_does_not_stop_a_correction(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True)
+    say(desk, agrees=True, name="roe", token="t2")
+    assert len(waiting_conclusions(desk)) == 1
+
+
+def test_a_corrected_finding_outlives_a_late_film(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True)
+    hurry(desk)
+    desk.conclude(2)
+    desk.read(desk.receive(), 0.1)
+    study = desk.conclude(3)
+    assert study.decision is FINDING
+    assert "Corrected by a radiologist (li)" in text_of(desk.reports(3)[0])
+
+
+def test_a_late_film_is_judged_anew_after_a_finding_was_denied(desk: Desk) -> None:
+    desk.read(desk.receive(), 0.9)
+    assert desk.conclude(2).decision is FINDING
+    say(desk, agrees=False, corrects=True)
+    hurry(desk)
+    assert desk.conclude(3).decision is NO_FINDING
+    priorities = [
+        item.ConceptCodeSequence[0].CodeMeaning
+        for item in desk.reports(3)[0].ContentSequence[-1].ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Priority"
+    ]
+    assert priorities == ["Normal priority"]
+    desk.read(desk.receive(), 0.1)
+    study = desk.conclude(4)
+    assert study.decision is FINDING
+    assert "Corrected" not in text_of(desk.reports(4)[0])
+
+
+def test_a_correction_can_be_corrected(desk: Desk) -> None:
+    say(desk, agrees=False, corrects=True)
+    hurry(desk)
+    desk.conclude(2)
+    say(desk, agrees=False, corrects=True, name="roe", token="t2")
+    hurry(desk)
+    study = desk.conclude(3)
+    assert study.decision is NO_FINDING
+    assert "Corrected" not in text_of(desk.reports(3)[0])
+
+
+def test_studies_with_a_finding_by_their_readers_are_counted(desk: Desk) -> None:
+    def found(*, blind: bool) -> list[int]:
+        with desk.database.read() as session:
+            return list(session.scalars(verdicts.with_finding(blind=blind)))
+
+    say(desk, agrees=True)
+    assert found(blind=False) == []
+    say(desk, agrees=False, name="roe", token="t2")
+    assert found(blind=False) == [desk.study().id]
+    assert found(blind=True) == []
+    take_back(desk, "roe")
+    assert found(blind=False) == []
+
+
+def test_disagreement_about_a_tagged_study_is_a_miss_and_takes_the_tag_away(desk: Desk) -> None:
+    policy, study_id = Policy(target_miss_rate=0.1), desk.study().id
+
+    def placement() -> Placement:
+        with desk.database.read() as session:
+            placed = placements.current(session, study_id)
+            assert placed is not None
+            return placed.placement
+
+    def misses() -> tuple[int, int]:
+        with desk.database.read() as session:
+            found = policies.assessment(session, policy, now=desk.database.now(session))
+            assert found is not None
+            return found.everything.findings, found.everything.missed
+
+    before = placement()
+    say(desk, agrees=False, corrects=True)
+    assert (placement().shown, placement().tagged) == (False, before.tagged)
+    assert misses() == (1, int(before.tagged))
+    hurry(desk)
+    desk.conclude(2)
+    assert (placement().shown, placement().tagged) == (False, before.tagged)
+    assert misses() == (1, int(before.tagged))
+
+
+def test_only_verdicts_without_the_answer_count_among_withheld_studies(desk: Desk) -> None:
+    policy = Policy(target_miss_rate=0.1)
+    with desk.database.begin() as session:
+        session.execute(update(StudyPlacement).values(withheld=True, tagged=True))
+    say(desk, agrees=False)
+    with desk.database.read() as session:
+        found = policies.assessment(session, policy, now=desk.database.now(session))
+        assert found is not None
+        assert (found.unseen.findings, found.everything.findings) == (0, 1)
+    with desk.database.begin() as session:
+        session.execute(update(Verdict).values(blind=True))
+    with desk.database.read() as session:
+        found = policies.assessment(session, policy, now=desk.database.now(session))
+        assert found is not None
+        assert (found.unseen.findings, found.unseen.missed) == (1, 1)
