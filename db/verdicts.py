@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clearfilm.errors import StaleAnswer
 from clearfilm.triage import Decision
-from db import placements, queue
+from db import placements, queue, readings
 from db.accounts import User
 from db.models import Analysis, Base, Id, Instance, Job, JobKind, JobState, Study, StudyState, _states
 
@@ -147,6 +147,7 @@ def give(
     before = correction(session, study)
     session.add(verdict)
     session.flush()
+    readings.judged(session, study.id, agrees=agrees, now=now)
     if not agrees:
         placements.disagree(session, study.id, now=now)
     if correction(session, study) != before:
@@ -173,6 +174,11 @@ def withdraw(session: Session, study: Study, user_id: int, *, now: datetime) -> 
         )
         .values(withdrawn_at=now)
     )
+    others = standing(session, study.id, study.revision)
+    if others:
+        readings.judged(session, study.id, agrees=others[-1].agrees, now=others[-1].at)
+    elif own:
+        readings.unjudged(session, study.id)
     if any(given.corrects for given in own):
         _settle(session, study, now=now)
     return bool(own)

@@ -14,7 +14,18 @@ from clearfilm.policy.settings import Policy
 from clearfilm.triage import Decision
 from db import accounts, placements, policies, queue, verdicts
 from db.accounts import Role
-from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, Study, StudyPlacement, StudyState
+from db.models import (
+    Delivery,
+    DeliveryState,
+    Job,
+    JobKind,
+    JobState,
+    Reading,
+    Result,
+    Study,
+    StudyPlacement,
+    StudyState,
+)
 from db.verdicts import Verdict
 from tests.integration.test_conclude import Desk, await_condition, open_desk
 
@@ -103,8 +114,16 @@ def test_the_last_verdict_of_a_reader_counts_and_every_one_is_kept(desk: Desk) -
     say(desk, agrees=False, token="t2")
     say(desk, agrees=True, name="roe", token="t3")
     assert standing(desk) == [("li", False), ("roe", True)]
+    assert desk.study().reading is Reading.AGREED
+    take_back(desk, "roe")
+    assert desk.study().reading is Reading.DISAGREED
     with desk.database.read() as session:
-        assert [given.agrees for given in verdicts.history(session, desk.study().id)] == [True, False, True]
+        said = verdicts.history(session, desk.study().id)
+    assert [(given.agrees, given.withdrawn_at is None) for given in said] == [
+        (True, True),
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_a_form_that_is_sent_twice_counts_once(desk: Desk) -> None:
@@ -177,6 +196,7 @@ def test_a_correction_can_be_called_off_before_it_is_made(desk: Desk) -> None:
     assert take_back(desk)
     assert waiting_conclusions(desk) == []
     assert standing(desk) == []
+    assert desk.study().reading is Reading.OPENED
     assert not take_back(desk)
 
 
