@@ -29,6 +29,7 @@ POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0
 # More crashes than this within the window: something is broken that a restart does not mend.
 CRASHES, CRASH_WINDOW_SECONDS = 5, 60.0
+LONGEST_PAUSE_SECONDS = 60.0
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     ready: bool = False
     was_ready: bool = False  # in this or an earlier start
+    is_needed: bool = True  # the node stops when it cannot be kept running
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES))
     restart_at: float = 0.0
 
@@ -150,6 +152,10 @@ def _look_after(child: Child) -> int | None:
     child.crashes.append(now)
     many = len(child.crashes) == CRASHES and now - child.crashes[0] < CRASH_WINDOW_SECONDS
     hopeless = code == 78 or (code > 0 and not child.was_ready)  # it said itself why it cannot start
+    if many and child.was_ready and not child.is_needed:
+        logger.error("web pages keep failing: the node goes on without them", extra={"exit_code": code})
+        child.restart_at = now + LONGEST_PAUSE_SECONDS
+        return None
     if many or hopeless:
         logger.error("process keeps failing: the node stops", extra={"child": child.name, "exit_code": code})
         sys.stderr.write(f"clearfilm: {child.name} cannot be kept running (exit code {code}); see the log above\n")
@@ -184,7 +190,8 @@ def _make_child(
     channel = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     channel.bind(str(folder / name))
     arguments = [sys.executable, "-m", "cli.main", *command, "--config", str(config_path)]
-    return Child(name, arguments, channel, {**environment, "NOTIFY_SOCKET": str(folder / name)})
+    environment = {**environment, "NOTIFY_SOCKET": str(folder / name)}
+    return Child(name, arguments, channel, environment, is_needed=name != "worklist")  # films matter more than pages
 
 
 def _prepare_child() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -41,9 +41,11 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class Denied(Exception):
-    """A request that is not answered; it has been recorded. `reason` is one of the four below."""
+    """A request that is not answered; it has been recorded. `reason` is one of those below."""
 
     NO_LOGIN, EXPIRED, ROLE, FORM = "no login", "login ended", "role", "form token"
+    # Not yet a denial: a link on another site was followed, for which browsers keep our cookie back (SameSite=Strict).
+    ELSEWHERE = "link on another site"
 
     def __init__(self, reason: str, visit: Visit) -> None:
         super().__init__(reason)
@@ -115,7 +117,8 @@ async def guard(request: Request, services: NodeServices) -> Visit:
     if reason is None and request.method not in _SAFE and not await _has_form_token(request, visit):
         reason = Denied.FORM
     if reason is not None:
-        await run_in_threadpool(_record_denial, request, services, visit, reason)
+        if reason != Denied.ELSEWHERE:
+            await run_in_threadpool(_record_denial, request, services, visit, reason)
         raise Denied(reason, visit)
     return visit
 
@@ -166,8 +169,15 @@ def _objection(request: Request, visit: Visit, roles: frozenset[Role] | None) ->
     if roles is None:
         return None
     if visit.role is None:
-        return Denied.EXPIRED if cookie_name(request) in request.cookies else Denied.NO_LOGIN
+        if cookie_name(request) in request.cookies:
+            return Denied.EXPIRED
+        return Denied.ELSEWHERE if _is_followed_link(request) else Denied.NO_LOGIN
     return None if visit.role in roles else Denied.ROLE
+
+
+def _is_followed_link(request: Request) -> bool:
+    site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
+    return request.method == "GET" and site in ("cross-site", "same-site") and mode == "navigate"
 
 
 async def _has_form_token(request: Request, visit: Visit) -> bool:
@@ -184,16 +194,19 @@ async def _has_form_token(request: Request, visit: Visit) -> bool:
 
 
 def _record_denial(request: Request, services: Services, visit: Visit, reason: str) -> None:
+    passed_over = 0 if visit.login else services.denials.admit(visit.address)
+    if passed_over is None:
+        return
     with services.database.begin() as session:
-        now: datetime = services.database.now(session)
         audit.record(
             session,
             "page denied",
             actor=visit.actor,
-            now=now,
+            now=services.database.now(session),
             reason=reason,
             route=route_name(request),
             address=visit.address,
+            denials_not_recorded=passed_over,
         )
 
 

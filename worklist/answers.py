@@ -77,6 +77,9 @@ async def _denied(request: Request, error: Exception) -> Response:
         return _answer(
             page, 403, page.say("This page was opened too long ago, or elsewhere. Load it again and repeat the change.")
         )
+    if error.reason == Denied.ELSEWHERE:
+        # Loaded again by our own page, the browser sends its cookie.
+        return page.render("again.html", 401)
     return _to_login(page, error.reason)
 
 

@@ -3,18 +3,21 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
 from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 
 from clearfilm.config import Config
 from db.session import Database
 from worklist import access, answers
+from worklist.denials import Denials
 from worklist.events import Hub
 from worklist.rooms import admin, entry, health, settings, stream, studies, users
 from worklist.security import Security
 from worklist.services import Services
 from worklist.templates import STATIC, Templates
 
+THREADS = 12
 # Each module has a `room`: a router whose routes say who may call them.
 ROOMS = (health.room, entry.room, settings.room, stream.room, studies.room, admin.room, users.room)
 
@@ -39,10 +42,12 @@ def create_app(config: Config, database: Database) -> FastAPI:
     StartupError
         If a route does not say who may call it.
     """
-    services = Services(config, database, Hub(database), Templates())
+    services = Services(config, database, Hub(database), Denials(), Templates())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        # As many as there are connections to the database; more would wait for one with a thread each.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         services.hub.start()
         yield
         services.hub.close()

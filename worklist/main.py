@@ -1,14 +1,16 @@
 """The web pages as a process."""
 
 import errno
+import ipaddress
 import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
-from clearfilm.config import Config
+from clearfilm.config import Config, Worklist
 from clearfilm.errors import StartupError
 from clearfilm.process import stop_event
 from db import schema
@@ -63,9 +65,27 @@ def serve(config: Config, ready: Callable[[int], None]) -> None:
     schema.prepare(database)
     app = create_app(config, database)
     section = config.worklist
+    if not (section.certificate or section.trusted_proxies or _is_loopback(section.address)):
+        logger.warning("passwords travel unencrypted: set worklist.certificate, or a proxy")
     listening = _bind(section.address, section.port)
     port = listening.getsockname()[1]
-    settings = uvicorn.Config(
+
+    def serves() -> None:
+        logger.info("worklist ready", extra={"address": section.address, "port": port})
+        ready(port)
+
+    try:
+        with Heartbeat(database, "worklist", lambda: {"address": section.address, "port": port}):
+            _Server(settings(app, section), app.state.services, serves).run([listening])
+    except OSError as error:
+        raise StartupError(f"certificate or key cannot be used: {error}") from error
+    finally:
+        database.close()
+
+
+def settings(app: FastAPI, section: Worklist) -> uvicorn.Config:
+    """How the server works, wherever it listens."""
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -81,18 +101,6 @@ def serve(config: Config, ready: Callable[[int], None]) -> None:
         h11_max_incomplete_event_size=32_768,
     )
 
-    def serves() -> None:
-        logger.info("worklist ready", extra={"address": section.address, "port": port})
-        ready(port)
-
-    try:
-        with Heartbeat(database, "worklist", lambda: {"address": section.address, "port": port}):
-            _Server(settings, app.state.services, serves).run([listening])
-    except OSError as error:
-        raise StartupError(f"certificate or key cannot be used: {error}") from error
-    finally:
-        database.close()
-
 
 def _bind(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -107,3 +115,10 @@ def _bind(address: str, port: int) -> socket.socket:
             raise StartupError(f"{place} is in use by another program; change worklist.port or stop it") from error
         raise StartupError(f"cannot listen on {place}: {error.strerror or error}") from error
     return listening
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from clearfilm.config import Config
 from db.accounts import Limits
 from db.session import Database
+from worklist.denials import Denials
 from worklist.events import Hub
 from worklist.templates import Templates
 
@@ -20,6 +21,7 @@ class Services:
     config: Config
     database: Database
     hub: Hub
+    denials: Denials
     templates: Templates
 
     @property

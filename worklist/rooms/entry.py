@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 
+from clearfilm import metrics
 from clearfilm.errors import UsageError
 from db import accounts, audit
 from db.accounts import Purpose, Role
@@ -49,13 +50,16 @@ def log_in(page: Page, name: NameField, password: PasswordField, next: NextField
         wait = logins.waiting_seconds(session, name, address, now=database.now(session))
         user = accounts.user(session, name)
     if wait > 0:
-        _record_failure(page, name, "too many tries", counts=False)
+        metrics.LOGINS.labels("blocked").inc()
+        if page.services.denials.admit(address) is not None:
+            _record_failure(page, name, "too many tries", counts=False)
         words = page.say("Too many failed logins. Try again in {seconds} seconds.", seconds=int(wait) + 1)
         answer = _login_page(page, next, words=words, status=429)
         answer.headers["Retry-After"] = str(int(wait) + 1)
         return answer
     good = passwords.verify(password, user.password_hash if user else None)
     if user is None or not good or user.disabled_at is not None:
+        metrics.LOGINS.labels("wrong").inc()
         _record_failure(page, name, "name or password wrong", counts=True)
         return _login_page(page, next, words=page.say("Name or password is wrong."), status=401)
     return _enter(page, user, safe_path(next))
@@ -106,6 +110,7 @@ def make_first(
 
 
 def _enter(page: PageMaker, user: accounts.User, path: str) -> Response:
+    metrics.LOGINS.labels("ok").inc()
     token = logins.log_in(page.services.database, user, page.visit.address, limits=page.services.limits)
     answer = page.go(path)
     _set_cookie(page, answer, cookie_name(page.request), token)

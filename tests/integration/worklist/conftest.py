@@ -3,10 +3,12 @@
 import os
 import re
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import httpx2
 import pytest
@@ -16,10 +18,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from clearfilm.config import Config
 from db import accounts, schema
 from db.accounts import Role
+from db.models import Study
 from db.session import Database
 from tests.integration.conftest import missing
 from worklist import passwords
 from worklist.app import create_app
+from worklist.main import settings
+from worklist.services import Services
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
@@ -31,16 +36,25 @@ FLAGS = (
     "--disable-sync",
 )
 PASSWORD = "correct horse battery"
+PATIENT = "CANARY^PATIENT"
 
 
 @dataclass
 class Site:
     """A server with its database; users are called as their role, all with the same password."""
 
-    url: str
+    server: "serving"
     config: Config
     database: Database
     clients: list[httpx2.Client] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
 
     def client(self, role: Role | None = None) -> httpx2.Client:
         """A browser-like client, logged in if there is a role. Redirects are not followed."""
@@ -66,14 +80,14 @@ def form_token(page: str) -> str:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A running site with one user for each role; tests of a module share it."""
     config = Config(data_folder=tmp_path_factory.mktemp("site"))
-    with closing(Database(config.database_url)) as database:
+    with closing(Database(config.database_url, busy_timeout_seconds=0.5)) as database:
         schema.prepare(database)
         seed_users(database)
-        with serving(config, database) as url:
-            site = Site(url, config, database)
+        seed_study(database)
+        with serving(config, database) as server:
+            site = Site(server, config, database)
             yield site
-            for client in site.clients:
-                client.close()
+            site.close()
 
 
 def seed_users(database: Database) -> None:
@@ -84,17 +98,38 @@ def seed_users(database: Database) -> None:
             accounts.add_user(session, role.value, role, password_hash, now=database.now(session))
 
 
+def seed_study(database: Database, **changes: Any) -> int:
+    """A study of a patient whose name must not be seen by those who may not; its number."""
+    with database.begin() as session:
+        now = database.now(session)
+        values: dict[str, Any] = {
+            "study_instance_uid": f"2.25.{uuid.uuid4().int}",
+            "patient_name": PATIENT,
+            "patient_id": PATIENT,
+            "first_received_at": now,
+            "last_received_at": now,
+        }
+        study = Study(**(values | changes))
+        session.add(study)
+        session.flush()
+        return study.id
+
+
 class serving:  # noqa: N801 - used as a context manager
-    """Serve an application in a thread; gives its URL."""
+    """Serve an application in a thread."""
+
+    url: str
 
     def __init__(self, config: Config, database: Database) -> None:
         self._app = create_app(config, database)
-        settings = uvicorn.Config(self._app, port=0, log_config=None, access_log=False, ws="none", lifespan="on")
-        self._server = uvicorn.Server(settings)
+        self.services: Services = self._app.state.services
+        server_settings = settings(self._app, config.worklist)
+        server_settings.port = 0
+        self._server = uvicorn.Server(server_settings)
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
-    def __enter__(self) -> str:
+    def __enter__(self) -> Self:
         startup = self._server.startup
 
         async def started(sockets: object = None) -> None:
@@ -105,10 +140,11 @@ class serving:  # noqa: N801 - used as a context manager
         self._thread.start()
         assert self._started.wait(30)
         port = self._server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._app.state.services.hub.close()
+        self.services.hub.close()
         self._server.should_exit = True
         self._thread.join(30)
         assert not self._thread.is_alive()
