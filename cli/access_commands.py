@@ -73,11 +73,17 @@ def change_role(
 
 
 @trail.command("verify")
-def verify_trail(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def verify_trail(
+    contains: Annotated[
+        str | None, typer.Option("--contains", help="A last hash noted earlier, which must still be in the chain.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
     """Check the chain of the audit trail; fails if a record was changed or removed."""
     from cli.audit import verify
 
-    raise typer.Exit(verify(config, as_json=as_json))
+    raise typer.Exit(verify(config, as_json=as_json, contains=contains))
 
 
 @trail.command("export")

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Page
+from playwright.sync_api import Dialog, Page, Request
 
 STRINGS = (
     "<script>window.hit=1</script>",
@@ -54,12 +55,12 @@ def inert(page: Page) -> Iterator[None]:
     """Fail if anything of the strings came alive in a page that is opened within the block."""
     alive: list[str] = []
 
-    def on_dialog(dialog: object) -> None:
-        alive.append("dialog")
+    def on_dialog(dialog: Dialog) -> None:
+        alive.append(dialog.message)
 
-    def on_request(request: object) -> None:
-        if "canary.invalid" in request.url:  # type: ignore[attr-defined]
-            alive.append(request.url)  # type: ignore[attr-defined]
+    def on_request(request: Request) -> None:
+        if urlsplit(request.url).hostname != "127.0.0.1":
+            alive.append(request.url)
 
     page.on("dialog", on_dialog)
     page.on("request", on_request)

@@ -52,6 +52,7 @@ class Hub:
     """
 
     def __init__(self, database: Database) -> None:
+        self.heartbeat_seconds = HEARTBEAT_SECONDS
         self._database = database
         self._listeners: set[Listener] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,13 +71,13 @@ class Hub:
             self._loop.call_soon_threadsafe(self._wake_all)
 
     async def listen(self) -> AsyncGenerator[Listener | None]:
-        """Changes as they come; None when nothing came for `HEARTBEAT_SECONDS`."""
+        """Changes as they come; None when nothing came for `heartbeat_seconds`."""
         listener = Listener()
         self._listeners.add(listener)
         try:
             while not self._stop.is_set():
                 try:
-                    await asyncio.wait_for(listener.wake.wait(), HEARTBEAT_SECONDS)
+                    await asyncio.wait_for(listener.wake.wait(), self.heartbeat_seconds)
                 except TimeoutError:
                     yield None
                     continue
