@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.acceptance.nodes import REPOSITORY, Node
@@ -102,3 +103,23 @@ def test_altered_bundle_is_refused(stopped: Node, tmp_path: Path) -> None:
     outcome = run_up(stopped)
     assert outcome.returncode == 1
     assert "card.md does not match the manifest" in sentences(outcome)
+
+
+def test_line_that_begins_with_ready_tells_where_the_pages_are(stopped: Node) -> None:
+    stopped.start()
+    try:
+        assert stopped.process is not None
+        assert stopped.process.stdout is not None
+        assert httpx2.get(f"{stopped.worklist}readyz").text.splitlines() == [
+            "database: ok",
+            "disk: ok",
+            "storescp: ok",
+            "worker: ok",
+            "deliver: ok",
+            "schedule: ok",
+        ]
+        line = stopped.process.stdout.readline()
+        assert line.startswith(f"first login, good once and for 24 hours: {stopped.worklist}first?token=")
+        assert httpx2.get(line.split()[-1]).status_code == 200
+    finally:
+        assert stopped.stop() == 0
