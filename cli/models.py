@@ -3,12 +3,13 @@
 import getpass
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from clearfilm.errors import BundleError, StorageError, UsageError
+from clearfilm.errors import BundleError, ClearfilmError, StorageError, UsageError
 from clearfilm.evaluation import REPORT, Summary
 from clearfilm.files import TEMPORARY_SUFFIX, fsync_folder, sha256
 from clearfilm.process import process_name
@@ -149,9 +150,11 @@ def _link_run(database: Database, folder: Path, bundle_digest: str, actor: str) 
     place = str(folder.resolve())
     try:
         told = json.loads((folder / RUN_FILE).read_bytes())
-        cohort, settings = str(told["cohort"]), dict(told["settings"])
+        cohort, settings, place_of_cohort = str(told["cohort"]), dict(told["settings"]), Path(told["cohort_folder"])
+        started = datetime.fromisoformat(told["started"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder} is not the folder of a training run: {RUN_FILE} cannot be read") from error
+    counts = _counts(place_of_cohort, cohort)
     with database.begin() as session:
         now = database.now(session)
         run = training_runs.find(session, place)
@@ -160,15 +163,28 @@ def _link_run(database: Database, folder: Path, bundle_digest: str, actor: str) 
                 session,
                 folder=place,
                 cohort_digest=cohort,
-                cohort_folder=str(told.get("cohort_folder", "")),
-                cohort={},
+                cohort_folder=str(place_of_cohort),
+                cohort=counts,
                 settings=settings,
                 started_by=actor,
                 owner=process_name(),
-                now=now,
+                now=started,
             )
         if run.bundle_digest != bundle_digest:
             training_runs.end(session, run.id, RunOutcome.FINISHED, now=now, bundle_digest=bundle_digest)
+
+
+def _counts(folder: Path, digest: str) -> dict[str, Any]:
+    """Counts of a run's cohort, if it is still there."""
+    # Imported here: OpenCV comes with it.
+    from cli.training_record import describe_cohort
+    from training import cohort as cohorts
+
+    try:
+        cohort = cohorts.load(folder)
+    except ClearfilmError:
+        return {}
+    return describe_cohort(cohort) if cohort.digest == digest else {}
 
 
 def set_shadow(config_path: Path, digest: str, *, stop: bool, user: str | None, as_json: bool) -> None:

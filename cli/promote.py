@@ -131,7 +131,7 @@ def _print_standing(row: ModelBundle, ballot: Ballot, switch: Switch | None, dec
     if switch.gone:
         say(
             f"retired: {switch.gone.name} {switch.gone.version} ({switch.gone.digest[:12]}); "
-            f"{decided} studies have its answer"
+            f"studies with its answer: {decided}"
         )
 
 
@@ -166,7 +166,7 @@ def roll_back(
     if switch.gone:
         say(f"retired: {switch.gone.name} {switch.gone.version} ({switch.gone.digest[:12]})")
         say(
-            f"{len(studies)} studies have an answer of the bundle that went"
+            f"studies with an answer of the bundle that went: {len(studies)}"
             + ("" if list_studies else "; --list names them")
         )
     if list_studies:

@@ -114,7 +114,7 @@ def _print(found: dict[str, Any]) -> None:
 def _print_life(found: dict[str, Any]) -> None:
     for entry in found["activations"]:
         say(f"active from {entry['at']}" + (" by rollback" if entry["rollback"] else ""))
-    say(f"{found['studies_decided']} studies have its answer now")
+    say(f"studies with its answer now: {found['studies_decided']}")
     if found["shadow"]:
         shadow = found["shadow"]
         say(

@@ -106,7 +106,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
     first = bundle_factories.write(tmp_path / "data" / "models" / "first", "1")
     second = bundle_factories.write(tmp_path / "run" / "bundle", "2")
     (tmp_path / "run" / "run.json").write_text(
-        json.dumps({"cohort": "c" * 64, "cohort_folder": "/cohorts/1", "settings": {"epochs": 3}})
+        json.dumps(
+            {
+                "cohort": "c" * 64,
+                "cohort_folder": "/cohorts/1",
+                "settings": {"epochs": 3},
+                "started": "2026-02-01T10:00:00+00:00",
+            }
+        )
     )
     write_evaluation(tmp_path / "evaluation", report(second, first))
     with database.begin() as session:
@@ -201,7 +208,7 @@ def test_two_users_promote_and_one_rolls_back(site: Site) -> None:
     back = site.call("model", "rollback", "--user", "Bo", "--reason", "misses", "--list")
     assert back.returncode == 0
     assert site.active() == [site.first]
-    assert "0 studies have an answer of the bundle that went" in back.stdout
+    assert "studies with an answer of the bundle that went: 0" in back.stdout
     forward = site.told("model", "rollback", site.second, "--user", "Bo", "--reason", "mistaken", "--list")
     assert (forward["studies_decided"], forward["studies"]) == (1, ["1.2.3"])
 
