@@ -1,5 +1,6 @@
 """Training with the real command on a small run: resumed after kill -9, repeatable, shared by two processes."""
 
+import getpass
 import json
 import os
 import shlex
@@ -8,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,10 @@ from clearfilm.config import Config
 from clearfilm.errors import ConfigurationError, TrainingError
 from clearfilm.vision.bundle import WEIGHTS, as_file, load_bundle
 from cli.train import override
+from db import schema
+from db.session import Database
 from tests.cohort_factories import NoDecoder, small_cohort
+from tests.integration.commands import clearfilm
 from training.cohort import Cohort, load
 from training.model import starting_weights
 from training.train import train
@@ -54,6 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").write_text(
         json.dumps({"data_folder": "data", "worker": {"device": "cpu", "threads": 1}, "training": values})
     )
+    with closing(Database(f"sqlite:///{folder}/data/clearfilm.sqlite")) as database:
+        schema.prepare(database)
     return folder
 
 
@@ -112,6 +120,13 @@ def exists(path: Path) -> Iterator[bool]:
         yield path.exists()
 
 
+def recorded(folder: Path, run: Path) -> dict[str, Any]:
+    """What the node remembers of a run."""
+    outcome = clearfilm(folder / "config.yaml", "model", "runs", "--json")
+    found: dict[str, Any] = next(told for told in json.loads(outcome.stdout) if told["folder"] == str(run))
+    return found
+
+
 def weights_of(bundle: Path) -> dict[str, torch.Tensor]:
     return load_file(bundle / WEIGHTS)
 
@@ -156,7 +171,12 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     assert not (run / "bundle").exists()
-    output = finish(start(command(folder, run, "--resume")))
+    assert recorded(folder, run)["outcome"] == "died"
+    output = finish(start(command(folder, run, "--resume", "--user", "Anna")))
+    told = recorded(folder, run)
+    assert (told["outcome"], told["started_by"]) == ("finished", getpass.getuser())
+    assert told["bundle_digest"] == load_bundle(run / "bundle").digest
+    assert told["cohort"]["rules"]["normal"] == {"the table's own label": {"films": 10, "reports": 0}}
     assert "resumed after epoch" in output
     assert same(finished, run / "bundle")
     assert load_bundle(run / "bundle").description.operating_point is not None
