@@ -16,7 +16,7 @@ from clearfilm.policy.stages import Signature, Stage
 from cli.node import opened
 from cli.terminal import print_json, print_table, printable, say
 from db import placements, policies
-from db.models import Device, PolicyStep
+from db.policy_tables import Device, PolicyStep
 
 
 def show_policy(config_path: Path, *, as_json: bool) -> None:

@@ -475,40 +475,6 @@ class ReportAudit(Base):
     recorded_at: Mapped[datetime]
 
 
-class PolicyStep(Base):
-    """The history of the triage policy's stage; the latest row is in force."""
-
-    __tablename__ = "policy_steps"
-
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    at: Mapped[datetime]
-    stage: Mapped[Stage] = mapped_column(_states(Stage), comment="in force from now on")
-    proposed: Mapped[str | None] = mapped_column(String(32), comment="stage signed once, waits for another person")
-    actor: Mapped[str] = mapped_column(String(128), comment="who signed last, or the process")
-    reason: Mapped[str] = mapped_column(Text)
-    detail: Mapped[dict[str, Any]] = mapped_column(comment="first signature, and the figures at that time")
-
-
-class Device(Base):
-    """A device that took films which came from a sender; new ones are not released."""
-
-    __tablename__ = "devices"
-    __table_args__ = (UniqueConstraint("sender", "manufacturer", "model", "serial"),)
-
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    sender: Mapped[str] = mapped_column(String(64), comment="name in the configuration")
-    manufacturer: Mapped[str] = mapped_column(Text, comment="(0008,0070) LO")
-    model: Mapped[str] = mapped_column(Text, comment="(0008,1090) LO")
-    serial: Mapped[str] = mapped_column(Text, comment="(0018,1000) LO, else (0008,1010) SH")
-    first_seen_at: Mapped[datetime]
-    signed_at: Mapped[datetime | None]
-    signed_by: Mapped[str | None] = mapped_column(String(128), comment="first of two")
-    signed_reason: Mapped[str | None] = mapped_column(Text)
-    released_at: Mapped[datetime | None]
-    released_by: Mapped[str | None] = mapped_column(String(128), comment="second of two")
-    released_reason: Mapped[str | None] = mapped_column(Text)
-
-
 _CURRENT_PLACEMENT = text("superseded_at IS NULL")
 _WAITING_PLACEMENT = text("superseded_at IS NULL AND level = 'later'")
 
@@ -530,6 +496,12 @@ class StudyPlacement(Base):
             "returns_at",
             sqlite_where=_WAITING_PLACEMENT,
             postgresql_where=_WAITING_PLACEMENT,
+        ),
+        Index(
+            "ix_placements_blind",
+            "study_id",
+            sqlite_where=text("superseded_at IS NULL AND blind = 1"),
+            postgresql_where=text("superseded_at IS NULL AND blind"),
         ),
     )
 

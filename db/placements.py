@@ -124,17 +124,11 @@ def disagree(session: Session, study_id: int, *, now: datetime) -> None:
 def blind_with_report(session: Session) -> list[Study]:
     """Studies of the blind share that have their report now, and whose results were never sent."""
     sent = select(Delivery.id).join(Result, Delivery.result_id == Result.id).where(Result.study_id == Study.id).exists()
+    blind = select(StudyPlacement.study_id).where(StudyPlacement.superseded_at.is_(None), StudyPlacement.blind)
     return list(
         session.scalars(
             select(Study)
-            .join(StudyPlacement, StudyPlacement.study_id == Study.id)
-            .where(
-                StudyPlacement.superseded_at.is_(None),
-                StudyPlacement.blind,
-                Study.state == StudyState.CONCLUDED,
-                _has_report(Study.id),
-                ~sent,
-            )
+            .where(Study.id.in_(blind), Study.state == StudyState.CONCLUDED, _has_report(Study.id), ~sent)
             .order_by(Study.id)
         )
     )

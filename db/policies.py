@@ -1,6 +1,6 @@
 """The triage policy at this node: the stage in force, its history, released devices, and what reports say of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,7 +16,8 @@ from clearfilm.policy.settings import Policy
 from clearfilm.policy.stages import Proposal, Signature, Stage, Standing, counts_with, step
 from clearfilm.triage import Decision
 from db import audit, placements, registry, verdicts
-from db.models import Device, ModelBundle, PolicyStep, Report, ReportStatus, Study, StudyPlacement
+from db.models import ModelBundle, Report, ReportStatus, Study, StudyPlacement
+from db.policy_tables import Device, PolicyStep
 
 FINDING: Final = "finding"
 UNLABELLED: Final = "unlabelled"
@@ -138,8 +139,9 @@ def assessment(session: Session, policy: Policy, *, now: datetime) -> Assessment
     no_report = Study.id.not_in(reported.where(Report.label.in_([FINDING, NO_FINDING])))
     by_verdict = and_(no_report, Study.id.in_(verdicts.with_finding(blind=False)))
     by_blind_verdict = and_(no_report, Study.id.in_(verdicts.with_finding(blind=True)))
+    is_unseen = and_(StudyPlacement.withheld, or_(by_report, by_blind_verdict)).label("is_unseen")
     rows = session.execute(
-        select(StudyPlacement.tagged, and_(StudyPlacement.withheld, or_(by_report, by_blind_verdict)))
+        select(StudyPlacement.tagged, is_unseen, func.count())
         .join(Study, Study.id == StudyPlacement.study_id)
         .where(
             StudyPlacement.superseded_at.is_(None),
@@ -149,10 +151,16 @@ def assessment(session: Session, policy: Policy, *, now: datetime) -> Assessment
             Study.decision != Decision.NOT_ANALYSED,
             or_(by_report, by_verdict, by_blind_verdict),
         )
+        .group_by(StudyPlacement.tagged, is_unseen)
     ).all()
-    unseen = Tally.of((tagged, True) for tagged, is_unseen in rows if is_unseen)
-    everything = Tally.of((tagged, True) for tagged, _ in rows)
+    unseen = _tally((tagged, number) for tagged, unbiased, number in rows if unbiased)
+    everything = _tally((tagged, number) for tagged, _, number in rows)
     return assess(unseen, everything, target=target, confidence=policy.alarm_confidence)
+
+
+def _tally(counts: Iterable[tuple[bool, int]]) -> Tally:
+    found = list(counts)
+    return Tally(sum(number for _, number in found), sum(number for tagged, number in found if tagged))
 
 
 def period_start(model: ModelBundle, policy: Policy, now: datetime) -> datetime:
@@ -166,18 +174,21 @@ def prior_labels(session: Session, study: Study) -> tuple[str, ...]:
     """Labels of the current reports about the patient's other studies; `UNLABELLED` where there is none."""
     if not study.patient_id:
         return ()
-    others = select(Study.id).where(Study.patient_id == study.patient_id, Study.id != study.id)
-    own = [Report.study_id == study.id, Report.study_instance_uid == study.study_instance_uid]
-    if study.accession_number:
-        own.append(and_(Report.study_id.is_(None), Report.accession_number == study.accession_number))
-    labels = session.scalars(
-        select(Report.label).where(
-            or_(Report.patient_id == study.patient_id, Report.study_id.in_(others)),
-            Report.superseded_by.is_(None),
-            ~func.coalesce(or_(*own), False),
-        )
-    )
-    return tuple(sorted(label or UNLABELLED for label in labels))
+    # Two plain statements for two indexes: with one condition for all, the whole table is read for every study.
+    by_patient = select(Report).where(Report.patient_id == study.patient_id)
+    by_study = select(Report).join(Study, Study.id == Report.study_id).where(Study.patient_id == study.patient_id)
+    found = {report.id: report for statement in (by_patient, by_study) for report in session.scalars(statement)}
+    others = [one for one in found.values() if one.superseded_by is None and not _is_about(study, one)]
+    return tuple(sorted(report.label or UNLABELLED for report in others))
+
+
+def _is_about(study: Study, report: Report) -> bool:
+    """Whether a report is the study's own, matched with it already or not."""
+    if report.study_id is not None:
+        return report.study_id == study.id
+    if report.study_instance_uid:
+        return report.study_instance_uid == study.study_instance_uid
+    return bool(study.accession_number) and report.accession_number == study.accession_number
 
 
 def reports_arrive(session: Session, *, now: datetime) -> bool:

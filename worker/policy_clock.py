@@ -50,10 +50,13 @@ class PolicyClock:
 
     def send_blind_results(self) -> None:
         """What was withheld from a reader of the blind share is sent once the report is there."""
-        with self._database.begin() as session:
-            now = self._database.now(session)
+        with self._database.read() as session:
             if not policies.in_force(session, self._policy).standing.stage.shows:
                 return
+            if not placements.blind_with_report(session):
+                return
+        with self._database.begin() as session:
+            now = self._database.now(session)
             for study in placements.blind_with_report(session):
                 deliveries.resend(session, study, self._destinations, actor="schedule", now=now)
                 logger.info("blind study has its report, results sent", extra={"study_id": study.id})

@@ -9,6 +9,7 @@ from db import (  # noqa: F401 - their tables belong to the metadata
     governance,
     operations,
     peer_checks,
+    policy_tables,
     processes,
     readings,
     switches,

@@ -14,8 +14,9 @@ from clearfilm.policy.rules import Level
 from clearfilm.policy.stages import Signature, Stage
 from clearfilm.triage import Decision
 from db import placements, policies, queue, reports, schema
-from db.models import Delivery, DeliveryState, Device, JobKind, Report, ReportSource, ReportStatus, Result
+from db.models import Delivery, DeliveryState, JobKind, Report, ReportSource, ReportStatus, Result
 from db.placements import Placed
+from db.policy_tables import Device
 from db.reports import ReceivedReport
 from db.session import Database
 from tests.integration.test_conclude import Desk, furnished

@@ -110,6 +110,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_placements_model_id"), ["model_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_placements_study_id"), ["study_id"], unique=False)
         batch_op.create_index(
+            "ix_placements_blind",
+            ["study_id"],
+            unique=False,
+            sqlite_where=sa.text("superseded_at IS NULL AND blind = 1"),
+            postgresql_where=sa.text("superseded_at IS NULL AND blind"),
+        )
+        batch_op.create_index(
             "ix_placements_waiting",
             ["returns_at"],
             unique=False,
@@ -132,6 +139,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("superseded_at IS NULL"),
             postgresql_where=sa.text("superseded_at IS NULL"),
         )
+        batch_op.drop_index("ix_placements_blind")
         batch_op.drop_index(
             "ix_placements_waiting",
             sqlite_where=sa.text("superseded_at IS NULL AND level = 'later'"),
