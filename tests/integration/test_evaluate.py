@@ -47,7 +47,7 @@ from training.progress import Silent
 from training.split import KEY_FILE
 
 EDGE = 64
-FEW = Options(bootstrap_samples=50)
+FEW = Options(bootstrap_samples=50, planted=False)
 HOSTILE = "<script>alert(1)</script> $x$ 设备"
 
 
@@ -277,6 +277,7 @@ def test_command_evaluates_a_folder_and_prints_the_figures(folder: Path, bundle:
     assert "demonstration data" in outcome.output
     content = json.loads((out / REPORT).read_text())
     assert content["identity"]["scheme"] == "none"
+    assert len(content["details"]["maps"]["planted_opacities"]) == 16
     assert content["details"]["excluded"] == {"the file is missing": 1, "the file is not a picture": 1}
     again = run(folder, bundle, *arguments)
     assert isinstance(again.exception, TrainingError)

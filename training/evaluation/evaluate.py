@@ -20,6 +20,7 @@ from clearfilm.errors import StorageError, TrainingError
 from clearfilm.evaluation import REPORT, AtSensitivity, Group, Identity, Miss, OperatingFigures, PerClass, Summary
 from clearfilm.files import fsync_folder, write_durably
 from clearfilm.vision.bundle import Bundle
+from clearfilm.vision.network import choose_device, choose_dtype
 from training.cache import Store, decode
 from training.evaluation import delong, groups, headline, intervals, measures, shortcuts
 from training.evaluation.comparison import Duel, compare
@@ -31,6 +32,7 @@ from training.evaluation.material import Material, learned_from
 from training.evaluation.page import render
 from training.evaluation.queueing import Traffic, simulate
 from training.evaluation.reading import Answers, Reader
+from training.evaluation.sanity import MOST_FILMS, MOST_PLANTED, Examination, examine
 from training.evaluation.severity import ORDER, Grader, Severity
 from training.films import Decoder
 from training.finish import DEMONSTRATION_FILMS
@@ -54,6 +56,7 @@ class Options:
     random_split: tuple[Bundle, Material] | None = None
     traffic: Traffic = field(default_factory=Traffic)
     audit: LabelAudit | None = None
+    planted: bool = True
     bootstrap_samples: int = intervals.REPLICATES
 
 
@@ -155,6 +158,7 @@ class _Evaluation:
         blacked_out = self._blacked_out(reader, store)
         opponent = self._opponent(answers, store)
         leakage = self._leakage(answers)
+        examination = self._examination(store)
         self.watcher.begin("bootstrap over patients", 1)
         estimates = headline.estimate(self.sample, answers.scores, count=self.options.bootstrap_samples)
         self.watcher.advance()
@@ -163,7 +167,9 @@ class _Evaluation:
         traffic = self.options.traffic
         share = float(self.sample.labels.mean(dtype=np.float64))
         findings = Findings(
-            summary=self._summary(answers, estimates, areas, temporal, opponent.duel if opponent else None),
+            summary=self._summary(
+                answers, estimates, areas, temporal, opponent.duel if opponent else None, examination
+            ),
             bundle=self.bundle.description,
             sample=self.sample,
             answers=answers,
@@ -184,6 +190,7 @@ class _Evaluation:
             prevalence=share if traffic.prevalence is None else traffic.prevalence,
             waits=tuple(simulate(self.sample, answers, traffic)),
             audit=self.options.audit,
+            examination=examination,
         )
         gallery = gather(findings, self.severities, lambda row: store.film(test[row]))
         return findings, gallery
@@ -211,6 +218,23 @@ class _Evaluation:
             self.watcher,
         )
         return {"lungs_blacked_out": area(labels, answers.scores)}
+
+    def _examination(self, store: Store) -> Examination:
+        """Whether the maps follow picture and weights; on some of the films, and opacities planted in normal ones."""
+        normal = np.flatnonzero(self.sample.labels == 0)
+        clear = [int(normal[row]) for row in shortcuts.evenly(len(normal), MOST_PLANTED)]
+        # Normal films stand in their order, so that the even choice of films has both labels.
+        rows = sorted({*shortcuts.evenly(len(self.sample), MOST_FILMS), *clear})
+        worker = self.config.worker
+        device = choose_device(worker.device)
+        return examine(
+            self.bundle,
+            np.stack([store.film(self.material.test[row]) for row in rows]),
+            np.isin(rows, clear) if self.options.planted else np.zeros(len(rows), np.bool_),
+            device=device,
+            dtype=choose_dtype(worker.precision, device),
+            watcher=self.watcher,
+        )
 
     def _opponent(self, ours: Answers, store: Store) -> Opponent | None:
         other = self.options.against
@@ -280,6 +304,7 @@ class _Evaluation:
         areas: dict[str, float],
         temporal: Group | None,
         duel: Duel | None,
+        examination: Examination,
     ) -> Summary:
         sample, material = self.sample, self.material
         by_key = {key: groups.by_key(sample, answers, key) for key in KEYS}
@@ -327,6 +352,8 @@ class _Evaluation:
             misses=self._misses(answers),
             shortcuts=areas,
             comparison=None if duel is None else duel.comparison,
+            # Without a film that shows lungs and evidence nothing was measured.
+            sanity=examination.summary if examination.outside.films else None,
         )
 
     def _operating_figures(self, answers: Answers) -> OperatingFigures | None:

@@ -17,6 +17,7 @@ from training.evaluation.label_audit import LabelAudit
 from training.evaluation.measures import PAPER_THRESHOLD, Confusion, confusion, predictive_value
 from training.evaluation.queueing import Traffic, Wait
 from training.evaluation.reading import Answers
+from training.evaluation.sanity import Examination
 from training.labels.audit import Estimate
 
 PREVALENCES: Final = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -93,6 +94,8 @@ class Findings:
     prevalence: float
     waits: tuple[Wait, ...]
     audit: LabelAudit | None
+    examination: Examination
+    """Of the maps."""
 
     @property
     def at_half(self) -> Confusion:
@@ -152,6 +155,11 @@ class Findings:
                 "limit_seconds": self.traffic.limit_seconds,
                 "prevalence": self.prevalence,
                 "arrivals": None if self.traffic.arrived_seconds is None else len(self.traffic.arrived_seconds),
+            },
+            "maps": {
+                "randomised": [asdict(one) for one in self.examination.randomised],
+                "outside_chest": asdict(self.examination.outside),
+                "planted_opacities": [asdict(one) for one in self.examination.planted],
             },
             "label_audit": None if self.audit is None else asdict(self.audit),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -72,6 +73,10 @@ def render(findings: Findings, gallery: Gallery) -> str:
         policies=POLICIES,
         classes=CLASSES,
         waits={(wait.policy, wait.studies): wait for wait in findings.waits},
+        planted_contrasts=sorted({one.contrast for one in findings.examination.planted}),
+        planted_rows=[
+            (size, list(row)) for size, row in groupby(findings.examination.planted, key=lambda one: one.size)
+        ],
         plots=_plots(findings, rows),
     )
 
@@ -116,6 +121,8 @@ def notes(findings: Findings) -> list[str]:
                 f"{_SHORTCUTS[name]}: AUC {value:.3f} without looking at the lungs. Compare the model with this, not "
                 "with 0.5."
             )
+    if summary.sanity is not None and not summary.sanity.passed:
+        found.append("The maps do not follow the weights, or lie outside the chest: do not use them.")
     if summary.ece_interval[0] > _GOOD_CALIBRATION:
         found.append(f"Scores are no good probabilities: calibration error {summary.ece:.3f}.")
     found += _weak_groups(findings)
