@@ -72,26 +72,6 @@ def is_shown(stage: Stage) -> ColumnElement[bool]:
     return and_(Study.state == StudyState.CONCLUDED, StudyPlacement.shown, StudyPlacement.revision == Study.revision)
 
 
-def is_withheld(stage: Stage) -> ColumnElement[bool]:
-    """SQL: readers must not see the study's answer at this moment; outer joined as for `is_later`.
-
-    A study that has its report is never withheld. One that was placed while nobody was to see answers stays so
-    when the stage has gone up since.
-    """
-    if not stage.shows:
-        return ~_has_report(Study.id)
-    return and_(func.coalesce(StudyPlacement.withheld, false()), ~_has_report(Study.id))
-
-
-def list_rank(stage: Stage, *, now: datetime) -> ColumnElement[int]:
-    """SQL: what the list sorts by before time, `Level.rank`; for `Study` outer joined as for `is_later`."""
-    return case(
-        (Study.priority > 0, Level.PRIORITY.rank),
-        (is_later(stage, now=now), Level.LATER.rank),
-        else_=Level.USUAL.rank,
-    )
-
-
 def return_overdue(session: Session, *, now: datetime) -> list[int]:
     """Put every study whose longest wait is over back at its place; gives the studies. The caller commits.
 

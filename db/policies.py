@@ -1,6 +1,7 @@
 """The triage policy at this node: the stage in force, its history, released devices, and what reports say of it."""
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -153,14 +154,15 @@ def assessment(session: Session, policy: Policy, *, now: datetime) -> Assessment
         )
         .group_by(StudyPlacement.tagged, is_unseen)
     ).all()
-    unseen = _tally((tagged, number) for tagged, unbiased, number in rows if unbiased)
-    everything = _tally((tagged, number) for tagged, _, number in rows)
+    unseen = Tally.of(_pairs((tagged, number) for tagged, unbiased, number in rows if unbiased))
+    everything = Tally.of(_pairs((tagged, number) for tagged, _, number in rows))
     return assess(unseen, everything, target=target, confidence=policy.alarm_confidence)
 
 
-def _tally(counts: Iterable[tuple[bool, int]]) -> Tally:
-    found = list(counts)
-    return Tally(sum(number for _, number in found), sum(number for tagged, number in found if tagged))
+def _pairs(counts: Iterable[tuple[bool, int]]) -> Iterator[tuple[bool, bool]]:
+    """Tagged or not, and a finding: once for each study."""
+    for tagged, number in counts:
+        yield from itertools.repeat((tagged, True), number)
 
 
 def period_start(model: ModelBundle, policy: Policy, now: datetime) -> datetime:

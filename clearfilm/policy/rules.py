@@ -79,12 +79,6 @@ class Placement:
         """Whether results say that the study may be read later; not once its longest wait is over."""
         return self.shown and (self.level is Level.LATER or self.stage is not Stage.ACTIVE)
 
-    @property
-    def guarded(self) -> bool:
-        """Clear, but a guard keeps it at its place."""
-        rules = {reason.rule for reason in self.reasons}
-        return "not-clear" not in rules and bool(rules & {guard.id for guard in GUARDS})
-
 
 @dataclass(frozen=True)
 class Rule:

