@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from clearfilm.alert_settings import Alerts
 from clearfilm.errors import ConfigurationError
 from clearfilm.model_settings import Promotion, Retraining
 from clearfilm.policy.settings import Policy
@@ -390,6 +391,7 @@ class Config(BaseSettings):
     training: Training = Training()
     promotion: Promotion = Promotion()
     retraining: Retraining = Retraining()
+    alerts: Alerts = Alerts()
 
     @classmethod
     def settings_customise_sources(
@@ -460,9 +462,22 @@ def load(path: Path) -> Config:
                     "key": config.worklist.key and (folder / config.worklist.key).resolve(),
                 }
             ),
+            "alerts": _find_secrets(folder, config.alerts),
             "reports": config.reports.model_copy(
                 update={"lexicon": config.reports.lexicon and (folder / config.reports.lexicon).resolve()}
             ),
+        }
+    )
+
+
+def _find_secrets(folder: Path, alerts: Alerts) -> Alerts:
+    """With absolute paths."""
+    mail, webhook = alerts.mail, alerts.webhook
+    password, secret = mail.password_file, webhook.secret_file
+    return alerts.model_copy(
+        update={
+            "mail": mail.model_copy(update={"password_file": password and (folder / password).resolve()}),
+            "webhook": webhook.model_copy(update={"secret_file": secret and (folder / secret).resolve()}),
         }
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clearfilm import config as configuration
 from clearfilm.config import Config, Destination
-from clearfilm.dicom import scu
+from clearfilm.dicom.rehearsal import rehearse
 from clearfilm.errors import ClearfilmError, StartupError
 from cli.terminal import complain, say
 
@@ -93,18 +93,9 @@ def _check_model(config: Config) -> str:
 
 
 def _check_destination(config: Config, destination: Destination) -> str:
-    from worker.deliver import RESULT_CLASSES
-
-    peer = scu.Peer(destination.ae_title, destination.host, destination.port, destination.connect_timeout_seconds, 10)
-    contexts = [context for uid in RESULT_CLASSES for context in scu.storage_contexts(uid)]
-    with scu.associate(config.node.ae_title, peer, contexts, commitment=True) as association:
-        taken = scu.accepted(association)
-        association.send_c_echo()
-        commitment = scu.offers_commitment(association)
-    capture, *reports = (uid in taken for uid in RESULT_CLASSES)
-    if not capture or not any(reports):
-        lacks = "Secondary Captures" if not capture else "structured reports (TID 1500 in any SR class)"
-        raise StartupError(f"{peer} answers, but does not accept {lacks}")
-    names = ("Comprehensive 3D SR", "Comprehensive SR", "Enhanced SR")
-    chosen = next(name for name, ok in zip(names, reports, strict=True) if ok)
-    return f"answers; takes Secondary Capture and {chosen}; storage commitment: {'yes' if commitment else 'no'}"
+    found = rehearse(config.node.ae_title, destination)
+    if not found.capture or found.report is None:
+        lacks = "Secondary Captures" if not found.capture else "structured reports (TID 1500 in any SR class)"
+        raise StartupError(f"{destination.name} answers, but does not accept {lacks}")
+    commitment = "yes" if found.commitment else "no"
+    return f"answers; takes Secondary Capture and {found.report}; storage commitment: {commitment}"

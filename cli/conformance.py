@@ -15,7 +15,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr
 from clearfilm import __version__
 from clearfilm import config as configuration
 from clearfilm.config import Config
-from clearfilm.dicom import codecs, header, scu, statuses, uids
+from clearfilm.dicom import codecs, header, rehearsal, scu, statuses, uids
 from clearfilm.triage import Decision
 from cli import conformance_samples as samples
 from db import deliveries
@@ -292,11 +292,11 @@ def _storage_scu(config: Config) -> str:
     ]
     return f"""### 5.3 Storage SCU
 
-SOP classes proposed: {", ".join(name for name, _ in _names(deliver.RESULT_CLASSES))}.
+SOP classes proposed: {", ".join(name for name, _ in _names(rehearsal.RESULT_CLASSES))}.
 Transfer syntaxes proposed for each: {", ".join(name for name, _ in _names(map(str, scu.UNCOMPRESSED)))}.
 Results are made in Explicit VR Little Endian.
 
-The report has the same content in {len(deliver.REPORT_PREFERENCE)} SOP classes; a destination gets the first
+The report has the same content in {len(rehearsal.REPORT_PREFERENCE)} SOP classes; a destination gets the first
 that it accepts, in this order.
 
 {_table(["status of the destination", "consequence"], answers)}

@@ -8,17 +8,12 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 from pynetdicom.association import Association
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
-    EnhancedSRStorage,
-    SecondaryCaptureImageStorage,
-)
 
 from clearfilm import metrics
 from clearfilm.config import Destination
 from clearfilm.crashpoints import crash_point
 from clearfilm.dicom import scu
+from clearfilm.dicom.rehearsal import REPORT_PREFERENCE, RESULT_CLASSES
 from clearfilm.errors import DeliveryError, LostLease, PeerRefused, PeerUnreachable
 from clearfilm.process import process_name
 from db import deliveries, queue, switches
@@ -37,9 +32,6 @@ POLL_SECONDS = 0.2
 IDLE_RELEASE_SECONDS = 2.0
 FIRST_BACKOFF = timedelta(seconds=5)
 LONGEST_BACKOFF = timedelta(minutes=15)
-# The report goes out in the first of these that the destination accepts: the same content in each.
-REPORT_PREFERENCE = tuple(map(str, (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)))
-RESULT_CLASSES = (str(SecondaryCaptureImageStorage), *REPORT_PREFERENCE)
 
 
 def backoff(retries: int) -> timedelta:

@@ -20,6 +20,7 @@ from db.models import Analysis, Instance, Job, JobState, Result, Study, StudySta
 from db.queue import ClaimedJob
 from db.session import Database
 from worker import failures
+from worker.alerting import Alarm
 from worker.policy_clock import PolicyClock
 from worker.retraining import Retraining
 from worker.store import MAPS, RESULTS
@@ -50,6 +51,7 @@ class Schedule:
         self._retraining = retraining
         self._quiet = timedelta(seconds=config.study.quiet_seconds)
         self._low_on_disk = False
+        self._alarm = Alarm(config, database, BACKUPS)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set."""
@@ -62,6 +64,7 @@ class Schedule:
         tasks: list[tuple[Callable[[], None], timedelta]] = [
             (self.end_exhausted_jobs, timedelta(seconds=5)),
             (self.settle_cancellations, timedelta(seconds=5)),
+            (self.watch, timedelta(seconds=30)),
             (self.conclude_forgotten_studies, timedelta(minutes=1)),
             (self.match_reports, timedelta(minutes=1)),
             (policy.return_overdue_studies, timedelta(seconds=10)),
@@ -115,6 +118,10 @@ class Schedule:
                 failures.follow(session, job, error=error, quiet=self._quiet, now=now)
 
             operations.settle_cancelled(session, follow, now=now)
+
+    def watch(self) -> None:
+        """Alerts: look, open, close, send."""
+        self._alarm.turn()
 
     def conclude_forgotten_studies(self) -> None:
         """A net below the queue: no finished study stays without a conclusion."""

@@ -12,14 +12,40 @@ from db.session import Database
 from worklist import access, answers
 from worklist.denials import Denials
 from worklist.events import Hub
-from worklist.rooms import admin, entry, health, settings, stream, studies, users
+from worklist.rooms import (
+    console,
+    console_alerts,
+    console_audit,
+    console_callers,
+    console_destinations,
+    console_queues,
+    entry,
+    health,
+    settings,
+    stream,
+    studies,
+    users,
+)
 from worklist.security import Security
 from worklist.services import Services
 from worklist.templates import STATIC, Templates
 
 THREADS = 12
 # Each module has a `room`: a router whose routes say who may call them.
-ROOMS = (health.room, entry.room, settings.room, stream.room, studies.room, admin.room, users.room)
+ROOMS = (
+    health.room,
+    entry.room,
+    settings.room,
+    stream.room,
+    studies.room,
+    users.room,
+    console.room,
+    console_alerts.room,
+    console_audit.room,
+    console_callers.room,
+    console_destinations.room,
+    console_queues.room,
+)
 
 
 def create_app(config: Config, database: Database) -> FastAPI:

@@ -20,8 +20,7 @@ from worklist.templates import N_
 ROOMS = (
     ("/worklist", N_("Worklist"), READERS),
     ("/admin", N_("Node"), ADMINS),
-    ("/admin/users", N_("Users"), ADMINS),
-    ("/admin/audit", N_("Audit trail"), AUDITORS),
+    ("/admin/audit", N_("Audit trail"), AUDITORS - ADMINS),
 )
 ROLES = {
     Role.READER: N_("Reader"),

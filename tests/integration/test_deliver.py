@@ -18,6 +18,7 @@ from pynetdicom.sop_class import SecondaryCaptureImageStorage  # type: ignore[at
 from sqlalchemy import select
 
 from clearfilm.config import Destination
+from clearfilm.dicom.rehearsal import REPORT_PREFERENCE
 from clearfilm.triage import Decision
 from cli import test_pacs
 from db import deliveries, queue, schema, switches
@@ -25,7 +26,7 @@ from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, R
 from db.session import Database
 from db.switches import Stage
 from worker.commitment import Notary
-from worker.deliver import REPORT_PREFERENCE, Courier
+from worker.deliver import Courier
 from worker.leases import Leases
 from worker.store import Store
 

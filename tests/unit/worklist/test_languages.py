@@ -4,7 +4,7 @@ import string
 from pathlib import Path
 
 import pytest
-from babel.messages.extract import extract_from_dir
+from babel.messages.extract import extract_from_dir, extract_from_file
 from babel.messages.pofile import read_po
 
 from worklist.templates import FOLDER, catalogue
@@ -21,9 +21,12 @@ def sentences() -> dict[str, str]:
         options_map={"**.html": {"trim_blocks": "true", "newstyle_gettext": "true", "silent": "false"}},
         keywords=KEYWORDS,
     )
+    shared = extract_from_file("python", FOLDER.parent / "clearfilm" / "alert_words.py", keywords=KEYWORDS)
+    places = [(f"{file}:{line}", messages) for file, line, messages, *_ in found]
+    places += [(f"alert_words.py:{line}", messages) for line, messages, *_ in shared]
     return {
-        message: f"{file}:{line}"
-        for file, line, messages, *_ in found
+        message: place
+        for place, messages in places
         for message in ([messages] if isinstance(messages, str) else messages)
         if message
     }
