@@ -222,7 +222,7 @@ def is_called_off(session: Session, study: Study) -> bool:
     read_since = (
         select(Analysis.id)
         .join(Instance, Instance.id == Analysis.instance_id)
-        .where(Instance.study_id == study.id, Analysis.created_at > study.concluded_at)
+        .where(Instance.study_id == study.id, Analysis.created_at > study.concluded_at, Analysis.shadow.is_(False))
     )
     return session.scalars(asked).first() is not None and session.scalars(read_since).first() is None
 

@@ -4,6 +4,7 @@ import getpass
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,3 +266,20 @@ def test_films_are_augmented_anew_without_cached_maps(config: Config, cohort: Co
     bundle = train(cohort, tmp_path / "run", changed, NoDecoder())
     assert bundle is not None
     assert np.isfinite(load_bundle(bundle).description.calibration.slope)
+
+
+def test_retraining_goes_on_after_its_training_and_ends_with_a_candidate(finished: Path, folder: Path) -> None:
+    place = folder / "data" / "retraining" / "2026-03-01-020000"
+    shutil.copytree(folder / "cohort", place / "cohort")
+    shutil.copytree(finished.parent, place / "run")
+    arguments = ["-m", "cli.main", "retrain", "--resume", "--user", "Anna", "--config", str(folder / "config.yaml")]
+    output = finish(start(arguments))
+    assert "training\n" not in output
+    digest = load_bundle(finished).digest
+    assert json.loads((place / "outcome.json").read_text()) == {"outcome": "candidate", "bundle": digest}
+    shown = clearfilm(folder / "config.yaml", "model", "show", digest, "--json")
+    told = json.loads(shown.stdout)
+    assert told["state"] == "candidate"
+    assert told["evaluation"]["demonstration"] is True
+    assert told["lineage"]["run"]["cohort"]["films"] == 20
+    assert "films" in told["promotion"]["blocking"]
