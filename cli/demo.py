@@ -20,6 +20,7 @@ from clearfilm.triage import Decision
 from cli import test_pacs
 from cli.send import send_files
 from cli.terminal import complain, print_table, progress, say
+from cli.worklist import address
 
 START_SECONDS = 180.0
 RESULT_SECONDS = 300.0
@@ -75,7 +76,8 @@ def run_demo(config_path: Path, samples: Path, *, once: bool) -> int:
             complain(f"clearfilm: {missing} studies came back without complete results; see the log above")
             return 1
         if not once:
-            say(f"the node goes on serving at {to}; Ctrl-C ends it")
+            pages = address(config, config.worklist.port)
+            say(f"the node goes on serving at {to}, its web pages at {pages}; Ctrl-C ends it")
             stop.wait()
     return 0
 
