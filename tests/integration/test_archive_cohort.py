@@ -16,6 +16,7 @@ from db.session import Database
 from tests import result_factories
 from training.archive import read_archive
 from training.cohort import build
+from training.evaluation import label_audit
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -108,3 +109,20 @@ def test_film_whose_file_is_gone_is_counted(node: Node, tmp_path: Path) -> None:
     with node.database.read() as session:
         selection = read_archive(session, tmp_path)
     assert [reason for _, reason in selection.excluded] == ["the file cannot be read (FileNotFoundError)"]
+
+
+def test_blind_audits_of_the_archives_reports_are_scored(node: Node) -> None:
+    with node.database.read() as session:
+        assert label_audit.from_database(session) is None
+    for label, reader in (("no_finding", "no_finding"), ("no_finding", "finding"), ("finding", "finding")):
+        node.report(node.receive(f"P-{label}-{reader}"), label)
+        with node.database.begin() as session:
+            number = [reading.report_id for reading in reports.current(session)][-1]
+            reports.record_audit(session, number, reader="R", label=reader, now=node.database.now(session))
+    with node.database.read() as session:
+        found = label_audit.from_database(session)
+    assert found is not None
+    assert found.reports == 3
+    assert found.precision is not None
+    assert found.recall is not None
+    assert (found.precision.value, found.recall.value) == (0.5, 1.0)

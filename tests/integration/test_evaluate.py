@@ -291,6 +291,24 @@ def run(folder: Path, bundle: Bundle, *arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("2026-11-02T08:15:00\nsoon\n", "line 2: is no time"),
+        ("2026-11-02T08:15:00\n", "two times or more"),
+        ("2026-11-02T08:15:00\n2026-11-02T08:15:00+01:00\n", "all with a zone or all without"),
+    ],
+)
+def test_bad_arrivals_are_named_before_anything_is_read(
+    folder: Path, bundle: Bundle, cohort: Cohort, tmp_path: Path, content: str, fault: str
+) -> None:
+    (tmp_path / "arrivals.txt").write_text(content)
+    arguments = ["--cohort", str(cohort.folder), "--arrivals", str(tmp_path / "arrivals.txt")]
+    outcome = run(folder, bundle, *arguments, "--out", str(tmp_path / "out"))
+    assert isinstance(outcome.exception, TrainingError)
+    assert fault in str(outcome.exception)
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         [],
