@@ -27,7 +27,7 @@ from training.evaluation.chest import find_chest
 from training.evaluation.pointing import Films, Found, Maps, sweep
 from training.progress import Silent, Watcher, watched
 
-# What makes a bundle pass. Maps of one picture from two unrelated networks lie near 0.1, since both go with it.
+# What makes a bundle pass. Maps of unrelated networks lie near 0, on a few films up to 0.2.
 HIGHEST_SIMILARITY: Final = 0.3
 # Evidence spread evenly lies outside as much as the film does; the maps are to be better than that.
 HIGHEST_OUTSIDE: Final = 0.9  # of the share of the film outside the chest
