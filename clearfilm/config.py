@@ -440,17 +440,55 @@ def load(path: Path) -> Config:
     ConfigurationError
         With every fault at once, each with its path.
     """
-    values = _read_yaml(path)
+    faults, config = _checked(_read_yaml(path))
+    if config is None:
+        raise ConfigurationError(f"{path}: " + "; ".join(faults))
+    return _with_absolute_paths(config, path.resolve().parent)
+
+
+def try_text(text: str, folder: Path) -> tuple[list[str], Config | None]:
+    """What would become of a file of this content.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    folder : pathlib.Path
+        Where the file would be.
+
+    Returns
+    -------
+    tuple of list of str and Config or None
+        Every fault with its path, or the configuration as `load` would give it.
+    """
+    try:
+        faults, config = _checked(_parse_yaml(text))
+    except ConfigurationError as error:
+        return [str(error)], None
+    except RecursionError:
+        return ["is nested too deeply"], None
+    return faults, _with_absolute_paths(config, folder.resolve()) if config else None
+
+
+def file_values(path: Path) -> dict[str, Any]:
+    """The keys that a file sets, as they stand there. Raises ConfigurationError."""
+    return _read_yaml(path)
+
+
+def _checked(values: dict[str, Any]) -> tuple[list[str], Config | None]:
+    """Every fault, or the configuration with paths as they were written."""
     faults = _unknown_variables()
+    config = None
     try:
         config = Config(**values)
     except ValidationError as error:
         faults += [_describe(fault) for fault in error.errors()]
     except SettingsError as error:
         faults.append(_describe_variable(error))
-    if faults:
-        raise ConfigurationError(f"{path}: " + "; ".join(faults))
-    folder = path.resolve().parent
+    return faults, config if not faults else None
+
+
+def _with_absolute_paths(config: Config, folder: Path) -> Config:
     return config.model_copy(
         update={
             "data_folder": (folder / config.data_folder).resolve(),
@@ -496,17 +534,28 @@ def _find_database(folder: Path, url: str | None) -> str | None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); name the file with --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: is not valid YAML") from error
+    try:
+        return _parse_yaml(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _parse_yaml(text: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" in line {place.line + 1}" if place else ""
-        raise ConfigurationError(f"{path}: is not valid YAML{line}") from error
+        raise ConfigurationError(f"is not valid YAML{line}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigurationError(f"{path}: must be a mapping of section names")
+        raise ConfigurationError("must be a mapping of section names")
     return values
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from clearfilm.crashpoints import crash_point
-from clearfilm.errors import BundleError, ClearfilmError, UsageError
+from clearfilm.errors import ClearfilmError, UsageError
 from clearfilm.promotion import as_json as gates_as_json
-from clearfilm.vision.bundle import verify
+from clearfilm.vision.bundle import fault
 from cli.models import facts
 from cli.node import opened
 from cli.terminal import print_json, print_table, say
@@ -71,11 +71,7 @@ def parse_waivers(texts: list[str]) -> dict[str, str]:
 
 def fault_of(row: ModelBundle) -> str | None:
     """What is wrong with a bundle's files; None: they are unaltered."""
-    try:
-        found = verify(Path(row.path))
-    except BundleError as error:
-        return str(error)
-    return None if found == row.digest else f"{row.path} holds another bundle, {found[:12]}"
+    return fault(Path(row.path), row.digest)
 
 
 def ballot_facts(ballot: Ballot) -> dict[str, Any]:

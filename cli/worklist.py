@@ -42,7 +42,7 @@ def serve(config_path: Path, *, quiet: bool) -> None:
         if link is not None:
             say(link)
 
-    run(config, ready)
+    run(config, ready, config_path)
 
 
 def address(config: Config, port: int) -> str:

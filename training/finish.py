@@ -15,7 +15,9 @@ from torch import Tensor
 
 from clearfilm.config import Training
 from clearfilm.dicom.pixels import PREPROCESSING_ID, preprocessing_hash
+from clearfilm.operating import CalibrationScores
 from clearfilm.vision.bundle import (
+    CALIBRATION,
     CARD,
     DESCRIPTION,
     FEATURES,
@@ -160,8 +162,19 @@ def write_trained_bundle(
             DESCRIPTION: dump_description(description),
             CARD: _card(description, cohort, settings, lineage).encode(),
             FEATURES: as_file(subspace),
+            CALIBRATION: _calibration_scores(scores[rows(held)], labels[held], [patients[place] for place in held]),
         },
     )
+
+
+def _calibration_scores(scores: NDArray[np.float64], labels: NDArray[np.float32], patients: Sequence[str]) -> bytes:
+    """Patients as numbers in order of appearance: who they are stays in the cohort."""
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    return CalibrationScores(
+        tuple(float(score) for score in scores),
+        tuple(bool(label) for label in labels),
+        tuple(numbers[patient] for patient in patients),
+    ).dump()
 
 
 _SCHEMES = {"patient": "patient", "paper": "film at random (patients are in several parts)"}

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
@@ -17,7 +18,10 @@ from worklist.rooms import (
     console_alerts,
     console_audit,
     console_callers,
+    console_configuration,
     console_destinations,
+    console_models,
+    console_policy,
     console_queues,
     entry,
     health,
@@ -43,12 +47,15 @@ ROOMS = (
     console_alerts.room,
     console_audit.room,
     console_callers.room,
+    console_configuration.room,
     console_destinations.room,
+    console_models.room,
+    console_policy.room,
     console_queues.room,
 )
 
 
-def create_app(config: Config, database: Database) -> FastAPI:
+def create_app(config: Config, database: Database, config_path: Path | None = None) -> FastAPI:
     """The web pages of a node.
 
     Parameters
@@ -57,6 +64,8 @@ def create_app(config: Config, database: Database) -> FastAPI:
         The whole configuration.
     database : Database
         Of this process, with the present schema.
+    config_path : pathlib.Path, optional
+        The configuration's file, for the room that shows it.
 
     Returns
     -------
@@ -68,7 +77,7 @@ def create_app(config: Config, database: Database) -> FastAPI:
     StartupError
         If a route does not say who may call it.
     """
-    services = Services(config, database, Hub(database), Denials(), Templates())
+    services = Services(config, database, Hub(database), Denials(), Templates(), config_path=config_path)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:

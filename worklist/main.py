@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -44,7 +45,7 @@ class _Server(uvicorn.Server):
         self._services.hub.close()
 
 
-def serve(config: Config, ready: Callable[[int], None]) -> None:
+def serve(config: Config, ready: Callable[[int], None], config_path: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT.
 
     Parameters
@@ -53,6 +54,8 @@ def serve(config: Config, ready: Callable[[int], None]) -> None:
         With `worklist.port` 0 the system chooses a port.
     ready : callable
         Called with the port when pages are served.
+    config_path : pathlib.Path, optional
+        The configuration's file.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def serve(config: Config, ready: Callable[[int], None]) -> None:
     # A page says after a moment that the database is busy; a person would not wait longer.
     database = Database(config.database_url, busy_timeout_seconds=_BUSY_SECONDS)
     schema.prepare(database)
-    app = create_app(config, database)
+    app = create_app(config, database, config_path)
     section = config.worklist
     if not (section.certificate or section.trusted_proxies or _is_loopback(section.address)):
         logger.warning("passwords travel unencrypted: set worklist.certificate, or a proxy")

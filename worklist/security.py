@@ -37,7 +37,8 @@ class Security:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
                 headers["Cache-Control"] = _FOR_EVER if static and message["status"] == 200 else "no-store"
             await send(message)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -23,6 +24,7 @@ class Services:
     hub: Hub
     denials: Denials
     templates: Templates
+    config_path: Path | None = None  # the file that `config` was read from
 
     @property
     def limits(self) -> Limits:

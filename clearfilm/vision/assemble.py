@@ -13,13 +13,13 @@ from clearfilm.vision.bundle import (
     CARD,
     DESCRIPTION,
     FEATURES,
-    FILES,
     WEIGHTS,
     Bundle,
     Digest,
     as_file,
     files_digest,
     load_bundle,
+    names,
     verify,
     write_bundle,
 )
@@ -98,7 +98,7 @@ def keep_bundle(folder: Path, data_folder: Path) -> Bundle:
     into = kept_folder(data_folder, digest)
     if not into.is_dir():
         into.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_bundle(into, {name: (folder / name).read_bytes() for name in FILES})
+        write_bundle(into, {name: (folder / name).read_bytes() for name in names(folder)})
     return load_bundle(into, expected_digest=digest)
 
 

@@ -31,6 +31,8 @@ FEATURES: Final = "features.safetensors"
 CARD: Final = "card.md"
 MANIFEST: Final = "manifest.json"
 FILES: Final = frozenset({DESCRIPTION, WEIGHTS, FEATURES, CARD})
+CALIBRATION: Final = "calibration.json"
+"""Scores of the calibration films, see `clearfilm.operating`; older bundles have none."""
 LABELS: Final = ("no significant finding", "significant finding")
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -266,7 +268,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> str:
     folder : pathlib.Path
         Must not exist yet, or hold the same bundle already.
     files : mapping of str to bytes
-        Content of every name in `FILES`; the manifest is made here.
+        Content of every name in `FILES`, and perhaps of `CALIBRATION`; the manifest is made here.
 
     Returns
     -------
@@ -280,7 +282,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> str:
     StorageError
         If the disk refused.
     """
-    if files.keys() != FILES:
+    if not FILES <= files.keys() <= FILES | {CALIBRATION}:
         raise BundleError(f"a model bundle has the files {', '.join(sorted(FILES))}, not {', '.join(sorted(files))}")
     digests = _file_digests(files)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
@@ -292,6 +294,58 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> str:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return digest
+
+
+def copy_with(source: Path, into: Path, description: Description) -> str:
+    """Write a copy of a bundle with another description, whole or absent; weights are copied, never read as a whole.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        A verified bundle.
+    into : pathlib.Path
+        See `write_bundle`.
+    description : Description
+
+    Returns
+    -------
+    str
+        The new bundle's digest.
+
+    Raises
+    ------
+    BundleError, StorageError
+        See `write_bundle`.
+    """
+    digests = _read_manifest(source)
+    content = dump_description(description)
+    digests[DESCRIPTION] = hashlib.sha256(content).hexdigest()
+    temporary = into.with_name(f".{into.name}.{secrets.token_hex(8)}")
+    try:
+        for name in digests.keys() - {DESCRIPTION}:
+            with (source / name).open("rb") as file:
+                write_durably(temporary / name, iter(lambda: file.read(1 << 20), b""))
+        for name, own in ((DESCRIPTION, content), (MANIFEST, _dump_manifest(digests))):
+            write_durably(temporary / name, [own])
+        digest = verify(temporary)
+        _move(temporary, into, digest)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return digest
+
+
+def names(folder: Path) -> list[str]:
+    """The files of a bundle by its manifest. Raises BundleError."""
+    return sorted(_read_manifest(folder))
+
+
+def fault(folder: Path, expected_digest: str) -> str | None:
+    """What is wrong with a registered bundle's files; None: they are unaltered."""
+    try:
+        found = verify(folder)
+    except BundleError as error:
+        return str(error)
+    return None if found == expected_digest else f"{folder} holds another bundle, {found[:12]}"
 
 
 def files_digest(files: Mapping[str, bytes]) -> str:

@@ -45,11 +45,17 @@
     if (keys[event.key]) { keys[event.key](); event.preventDefault(); }
   });
 
-  // The operating point: the row of figures that belongs to the slider's place.
+  // The operating point: the figures that belong to the slider's place.
   document.addEventListener("input", (event) => {
     if (!event.target.matches("[data-slider]")) return;
-    for (const row of document.querySelectorAll("[data-step]")) row.hidden = row.dataset.step !== event.target.value;
-    const field = document.getElementById("threshold-step");
-    if (field) field.value = event.target.value;
+    const rows = [...document.querySelectorAll("[data-step]")];
+    const place = Math.max(...rows.map((row) => Number(row.dataset.step)).filter((step) => step <= Number(event.target.value)));
+    for (const row of rows) row.hidden = Number(row.dataset.step) !== place;
+  });
+
+  // A file is read by the page itself and shown before it is sent.
+  document.addEventListener("change", async (event) => {
+    const file = event.target.matches("[data-into]") && event.target.files[0];
+    if (file) document.getElementById(event.target.dataset.into).value = await file.text();
   });
 })();
