@@ -56,14 +56,11 @@ def weeks(session: Session, bundle: ModelBundle, since: datetime) -> list[Week]:
 
 def share_with_finding(session: Session) -> tuple[float, int] | None:
     """Share of reported studies with a finding at this site, and how many reports say either; None: none does."""
-    rows = dict(
-        session.execute(
-            select(Report.label, func.count())
-            .where(Report.superseded_by.is_(None), Report.label.in_(["finding", "no_finding"]))
-            .group_by(Report.label)
-        )
-        .tuples()
-        .all()
+    found = session.execute(
+        select(Report.label, func.count())
+        .where(Report.superseded_by.is_(None), Report.label.in_(["finding", "no_finding"]))
+        .group_by(Report.label)
     )
+    rows = {label: count for label, count in found}  # noqa: C416 - rows are not pairs for type checkers
     total = sum(rows.values())
     return (rows.get("finding", 0) / total, total) if total else None

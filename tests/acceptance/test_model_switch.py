@@ -12,8 +12,8 @@ from clearfilm.vision.bundle import FeatureGate
 from tests import bundle_factories
 from tests.acceptance.films import fresh_film, sample
 from tests.acceptance.nodes import Node, await_condition
-from tests.evaluation_factories import report
 from tests.integration.commands import clearfilm
+from tests.report_factories import report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 WAIVED = [

@@ -34,8 +34,8 @@ from db.models import (
 )
 from db.session import Database
 from tests import bundle_factories
-from tests.evaluation_factories import report
 from tests.integration.commands import Outcome, clearfilm
+from tests.report_factories import report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

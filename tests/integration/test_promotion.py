@@ -32,7 +32,7 @@ from db.models import (
 )
 from db.promotion import Ballot, Switch
 from db.session import Database
-from tests.evaluation_factories import report
+from tests.report_factories import report
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FIRST, SECOND, THIRD = "a" * 64, "b" * 64, "c" * 64

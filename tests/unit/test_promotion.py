@@ -8,7 +8,7 @@ import pytest
 from clearfilm.evaluation import Summary
 from clearfilm.model_settings import Promotion
 from clearfilm.promotion import Evidence, ShadowStatistics, fingerprint, forecast_below, gates
-from tests.evaluation_factories import report
+from tests.report_factories import report
 
 OWN, ACTIVE, OTHER = "a" * 64, "b" * 64, "c" * 64
 LIMITS = Promotion()
