@@ -5,14 +5,14 @@ One colour scale serves all films, so that a colour always means the same eviden
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Log-odds from the evidence threshold, where drawing begins, to the top of the colour scale.
-EVIDENCE_SPAN: Final = 8.0
+from clearfilm.vision.scale import CONTOUR, EVIDENCE_SPAN, HALO, WASH, ramp
+
 # Sub-pixel bits of coordinates for OpenCV.
 SHIFT: Final = 4
 
@@ -21,26 +21,6 @@ _Image = NDArray[np.uint8]
 _Array = NDArray[Any]
 
 
-class Colour(NamedTuple):
-    """Red, green, blue, 0 to 255."""
-
-    red: int
-    green: int
-    blue: int
-
-
-_HALO: Final = Colour(12, 10, 14)
-_CONTOUR: Final = Colour(255, 206, 120)
-# Purple to pale yellow, lightness rising evenly: readable in print and with every kind of colour blindness.
-_RAMP_ANCHORS: Final = (
-    Colour(116, 32, 112),
-    Colour(178, 44, 94),
-    Colour(226, 82, 56),
-    Colour(250, 142, 40),
-    Colour(254, 204, 84),
-    Colour(252, 246, 190),
-)
-_WASH: Final = 0.2
 # Pixels on each side over which outlines are averaged.
 _SMOOTHING: Final = 12
 
@@ -74,20 +54,13 @@ def draw_evidence(picture: _Image, evidence: NDArray[np.float32], threshold: flo
     return True
 
 
-def ramp() -> _Image:
-    """The colour scale: shape ``(256, 3)``, uint8, RGB, from the evidence threshold to the ceiling."""
-    places = np.linspace(0, 255, len(_RAMP_ANCHORS))
-    channels = [np.interp(np.arange(256), places, channel) for channel in zip(*_RAMP_ANCHORS, strict=True)]
-    return np.stack(channels, axis=1).round().astype(np.uint8)
-
-
 def _wash(picture: _Array, surface: _Array, inside: _Array, threshold: float) -> None:
     left, top, width, height = cv2.boundingRect(inside)
     part = np.s_[top : top + height, left : left + width]
     excess = np.maximum(surface[part] - threshold, 0)
     level = cv2.convertScaleAbs(excess, alpha=255 / EVIDENCE_SPAN)
     colours = cv2.applyColorMap(level, ramp()[:, None, :])
-    mixed = cv2.addWeighted(picture[part], 1 - _WASH, colours, _WASH, 0)
+    mixed = cv2.addWeighted(picture[part], 1 - WASH, colours, WASH, 0)
     cv2.copyTo(mixed, inside[part], picture[part])
 
 
@@ -118,7 +91,7 @@ def _cross(evidence: _Array, rows: int, columns: int) -> list[_Array]:
 
 
 def _lines(picture: _Array, lines: list[_Array], thickness: int, *, closed: bool) -> None:
-    for colour, width in ((_HALO, thickness + 2), (_CONTOUR, thickness)):
+    for colour, width in ((HALO, thickness + 2), (CONTOUR, thickness)):
         cv2.polylines(picture, lines, closed, colour, width, cv2.LINE_AA, SHIFT)
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from clearfilm.triage import Decision
-from clearfilm.vision.contours import EVIDENCE_SPAN, SHIFT, Colour, draw_evidence, ramp, subpixel
+from clearfilm.vision.contours import SHIFT, draw_evidence, subpixel
+from clearfilm.vision.scale import EVIDENCE_SPAN, Colour, ramp
 from worker.results.model import Film, ModelIdentity, StudyConclusion
 from worker.results.words import NOT_DIAGNOSTIC, film_number, plain, score_words
 

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clearfilm.vision.contours import draw_evidence, ramp
+from clearfilm.vision.contours import draw_evidence
+from clearfilm.vision.scale import ramp
 from tests.result_factories import MODEL, evidence
 
 THRESHOLD = MODEL.evidence_threshold
