@@ -17,6 +17,7 @@ from clearfilm import __version__, metrics
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
 from clearfilm.errors import ClearfilmError, LostLease
+from clearfilm.maps import UNREADABLE_MAP
 from clearfilm.policy.rules import disagreed
 from clearfilm.process import process_name
 from clearfilm.triage import Decision
@@ -54,7 +55,7 @@ from worker.results.model import (
 )
 from worker.results.secondary_capture import build_secondary_captures
 from worker.results.structured_report import build_reports
-from worker.store import UNREADABLE_MAP, Store
+from worker.store import Store
 from worker.twins import without_raw_twins
 
 logger = logging.getLogger(__name__)

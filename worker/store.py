@@ -1,7 +1,6 @@
 """The node's files: films, maps and results below the data folder, named by nothing that was received."""
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from numpy.typing import NDArray
 
 from clearfilm.files import opaque_path, write_durably
 
-# What reading a missing, cut or altered map raises.
-UNREADABLE_MAP = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 MAPS, RESULTS = "maps", "results"
 
 
@@ -52,7 +49,7 @@ class Store:
         return self._write(MAPS, ".npz", buffer.getbuffer())
 
     def read_map(self, relative: str) -> FilmMap:
-        """Read a map back; one of `UNREADABLE_MAP` if the file is gone or damaged."""
+        """Read a map back; one of `clearfilm.maps.UNREADABLE_MAP` if the file is gone or damaged."""
         # Opened here: numpy does not close a file that it cannot read.
         with self.path(relative).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return FilmMap(evidence=arrays["evidence"], display=arrays["display"])

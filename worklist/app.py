@@ -6,14 +6,18 @@ from pathlib import Path
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
+from clearfilm.child_pool import Limits
 from clearfilm.config import Config
+from clearfilm.dicom.full_depth import FullDepth
 from db.session import Database
 from worklist import access, answers
 from worklist.denials import Denials
 from worklist.events import Hub
 from worklist.rooms import (
+    case,
     console,
     console_alerts,
     console_audit,
@@ -24,6 +28,7 @@ from worklist.rooms import (
     console_policy,
     console_queues,
     entry,
+    films,
     health,
     settings,
     stream,
@@ -52,6 +57,8 @@ ROOMS = (
     console_models.room,
     console_policy.room,
     console_queues.room,
+    case.room,
+    films.room,
 )
 
 
@@ -77,15 +84,20 @@ def create_app(config: Config, database: Database, config_path: Path | None = No
     StartupError
         If a route does not say who may call it.
     """
-    services = Services(config, database, Hub(database), Denials(), Templates(), config_path=config_path)
+    limits = Limits(config.worker.decode_memory_megabytes, config.worker.decode_timeout_seconds)
+    services = Services(
+        config, database, Hub(database), Denials(), Templates(), FullDepth(limits), config_path=config_path
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         # As many as there are connections to the database; more would wait for one with a thread each.
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         services.hub.start()
+        services.films.start()
         yield
         services.hub.close()
+        await run_in_threadpool(services.films.close)
 
     app = FastAPI(
         title="Clearfilm",

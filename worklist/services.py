@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from clearfilm.config import Config
+from clearfilm.dicom.full_depth import FullDepth
 from db.accounts import Limits
 from db.session import Database
 from worklist.denials import Denials
@@ -24,6 +25,7 @@ class Services:
     hub: Hub
     denials: Denials
     templates: Templates
+    films: FullDepth
     config_path: Path | None = None  # the file that `config` was read from
 
     @property

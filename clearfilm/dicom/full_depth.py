@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class FullFilm:
 
 
 class FullDepth:
-    """Decodes films for readers.
+    """Decodes films for readers, in one child that starts with the first film or with `start`.
 
     Parameters
     ----------
@@ -39,7 +40,13 @@ class FullDepth:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._pool = ChildPool("clearfilm.dicom.film_child", 1, limits)
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._pool: ChildPool | None = None
+
+    def start(self) -> None:
+        """Let the child load its libraries, so that the first film need not wait for them."""
+        self._running()
 
     def submit(self, path: Path) -> Future[FullFilm]:
         """Have a stored film decoded.
@@ -49,8 +56,17 @@ class FullDepth:
         concurrent.futures.Future
             Of a `FullFilm`; raises `NotAnalysable` with the reason. Cancelled if `close` comes first.
         """
-        return self._pool.submit({"path": str(path)}, FullFilm)
+        return self._running().submit({"path": str(path)}, FullFilm)
 
     def close(self) -> None:
         """Let the film in hand end, end the child."""
-        self._pool.close()
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def _running(self) -> ChildPool:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ChildPool("clearfilm.dicom.film_child", 1, self._limits)
+            return self._pool

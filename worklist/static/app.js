@@ -73,4 +73,12 @@
       if (!menu.contains(event.target)) menu.open = false;
     }
   });
+
+  // The order of the list that a case is opened from: the case goes to its neighbours, and back.
+  addEventListener("pagehide", () => {
+    if (location.pathname !== "/worklist") return;
+    const links = [...document.querySelectorAll('main a[href^="/studies/"]')];
+    const ids = [...new Set(links.map((link) => Number(link.pathname.split("/")[2])))];
+    sessionStorage.setItem("clearfilm-list", JSON.stringify({ path: location.pathname + location.search, ids }));
+  });
 })();

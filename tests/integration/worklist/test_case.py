@@ -1,0 +1,426 @@
+"""The page of a case: films without loss, the map, verdicts, and what a reader sees and does."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx2
+import numpy as np
+import pydicom
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import delete, select, update
+
+from clearfilm.config import Config, Destination
+from clearfilm.triage import Decision
+from db import schema, verdicts
+from db.accounts import Role
+from db.models import Analysis, Audit, Instance, Job, JobKind, Reading, Study
+from db.session import Database
+from tests.integration.worklist.conftest import Site, enter, seed_users, serving
+from tests.integration.worklist.films import SAMPLES, Archive, hill
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}\u202e%(x)s{y}"
+# One film for each transfer syntax, bit depth and photometric interpretation among the samples.
+SYNTAXES = [
+    "01-cr-chinese",
+    "02-cr-latin",
+    "03-dx-table",
+    "04-dx-inverse",
+    "05-cr-stat",
+    "08-cr-portable",
+    "09-dx-cardiomegaly",
+    "10-cr-pneumothorax",
+    "14-cr-square-grid",
+    "17-dx-for-processing",
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site whose node sends to a PACS, with users."""
+    destination = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
+    folder = tmp_path_factory.mktemp("case")
+    config = Config(data_folder=folder, destinations=(destination,), study={"quiet_seconds": 0})  # type: ignore[arg-type]
+    with closing(Database(config.database_url)) as database:
+        schema.prepare(database)
+        seed_users(database)
+        with serving(config, database) as server:
+            site = Site(server, config, database)
+            yield site
+            site.close()
+
+
+@pytest.fixture(scope="module")
+def archive(site: Site) -> Archive:
+    made = Archive(site.database, site.config)
+    made.activate_model()
+    return made
+
+
+@pytest.fixture(scope="module")
+def finding(archive: Archive) -> tuple[int, int]:
+    """Study and film with a significant finding; nobody judges it."""
+    return archive.add("08-cr-portable.dcm", 0.9, PatientID="SAME", PatientBirthDate="19600101")
+
+
+def fields(page: str) -> dict[str, str]:
+    """Hidden fields of the form with the two keys."""
+    form = page.split("verdict-keys", 1)[1].split("</form>")[0]
+    return dict(re.findall(r'name="(revision|token)" value="([^"]*)"', form))
+
+
+def judge(client: httpx2.Client, study_id: int, says: str, **more: str) -> httpx2.Response:
+    page = client.get(f"/studies/{study_id}").text
+    return client.post(f"/studies/{study_id}/verdict", data={**fields(page), "says": says, **more})
+
+
+def standing(site: Site, study_id: int) -> list[tuple[str, bool, bool]]:
+    with site.database.read() as session:
+        study = session.get_one(Study, study_id)
+        given = verdicts.standing(session, study_id, study.revision)
+        return [(one.user, one.agrees, one.corrects) for one in given]
+
+
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_film_arrives_without_any_loss(archive: Archive, as_reader: httpx2.Client, name: str) -> None:
+    source = SAMPLES / f"{name}.dcm"
+    study_id, film_id = archive.receive(source)
+    answer = as_reader.get(f"/studies/{study_id}/films/{film_id}")
+    assert answer.status_code == 200
+    facts: dict[str, Any] = httpx2.Response(200, content=answer.headers["x-film"]).json()
+    ds = pydicom.dcmread(source)
+    expected = ds.pixel_array
+    unsigned = np.dtype(f"<u{facts['allocated'] // 8}")
+    stored = np.frombuffer(answer.content, unsigned, offset=2 << facts["bits"]).reshape(expected.shape)
+    assert np.array_equal(stored, expected.view(unsigned))
+    assert (facts["rows"], facts["columns"], facts["photometric"]) == (
+        ds.Rows,
+        ds.Columns,
+        ds.PhotometricInterpretation,
+    )
+
+
+def test_film_is_packed_for_other_machines_only(site: Site, finding: tuple[int, int]) -> None:
+    client = site.client(Role.READER)
+    answer = client.get("/studies/{}/films/{}".format(*finding), headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("damage", "status", "words"), [("gone", 410, "not in the store"), ("cut", 422, "cannot be shown")]
+)
+def test_film_that_cannot_be_shown_says_why(
+    archive: Archive, as_reader: httpx2.Client, damage: str, status: int, words: str
+) -> None:
+    study_id, film_id = archive.receive(SAMPLES / "07-dx-effusion.dcm")
+    with archive.database.read() as session:
+        path = archive.config.data_folder / session.get_one(Instance, film_id).path
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20_000])
+    answer = as_reader.get(f"/studies/{study_id}/films/{film_id}", headers={"accept": "application/json"})
+    assert answer.status_code == status
+    assert words in answer.json()["title"]
+
+
+def test_film_of_another_study_is_not_found(as_reader: httpx2.Client, finding: tuple[int, int]) -> None:
+    assert as_reader.get(f"/studies/{finding[0] + 1000}/films/{finding[1]}").status_code == 404
+
+
+def test_map_comes_on_the_scale_of_the_results(as_reader: httpx2.Client, finding: tuple[int, int]) -> None:
+    found = as_reader.get("/studies/{}/films/{}/map".format(*finding)).json()
+    assert np.allclose(np.reshape(found["evidence"], (found["rows"], found["columns"])), hill(), atol=1e-4)
+    assert (found["threshold"], found["span"], found["wash"], found["words"]) == (2.0, 8.0, 0.2, None)
+
+
+@pytest.mark.parametrize(("score", "peak", "words"), [(0.1, 9.0, "below the operating point"), (0.9, 1.0, "No region")])
+def test_nothing_is_drawn_where_there_is_no_evidence(
+    archive: Archive, as_reader: httpx2.Client, score: float, peak: float, words: str
+) -> None:
+    study_id, film_id = archive.receive(SAMPLES / "06-cr-mass.dcm")
+    archive.read(film_id, score, hill(peak))
+    archive.conclude(study_id)
+    found = as_reader.get(f"/studies/{study_id}/films/{film_id}/map").json()
+    assert found["evidence"] == []
+    assert words in found["words"]
+
+
+def test_damaged_map_is_said_in_words(archive: Archive, as_reader: httpx2.Client) -> None:
+    study_id, film_id = archive.add("06-cr-mass.dcm", 0.9)
+    with archive.database.read() as session:
+        path = session.scalars(select(Analysis.map_path).where(Analysis.instance_id == film_id)).one()
+    assert path
+    (archive.config.data_folder / path).write_bytes(b"PK")
+    answer = as_reader.get(f"/studies/{study_id}/films/{film_id}/map", headers={"accept": "application/json"})
+    assert answer.status_code == 410
+    assert "cannot be read" in answer.json()["title"]
+
+
+def test_page_says_answer_number_model_priors_and_way(
+    archive: Archive, as_reader: httpx2.Client, finding: tuple[int, int]
+) -> None:
+    other, _ = archive.add("02-cr-latin.dcm", 0.1, PatientID="SAME", PatientBirthDate="19600101")
+    page = as_reader.get(f"/studies/{finding[0]}").text
+    for words in (
+        "significant finding",
+        "0.90",
+        "Test model",
+        "test data",
+        "Not for diagnostic use",
+        f'href="/studies/{other}"',
+        "XR_ROOM1",
+        "Answer 1: significant finding",
+        "picture with map",
+    ):
+        assert words in page
+    assert "normal" not in re.sub(r"<[^>]*>", "", page).replace("abnormal", "")
+
+
+def test_opening_a_case_is_recorded(site: Site, archive: Archive, as_radiologist: httpx2.Client) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.9)
+    as_radiologist.get(f"/studies/{study_id}")
+    with site.database.read() as session:
+        assert session.get_one(Study, study_id).reading is Reading.OPENED
+        events = session.scalars(select(Audit.actor).where(Audit.study_id == study_id, Audit.event == "case shown"))
+        assert events.all() == ["radiologist"]
+
+
+def test_a_verdict_sent_twice_counts_once_and_leads_back(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client
+) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.9)
+    form = {**fields(as_radiologist.get(f"/studies/{study_id}").text), "says": "disagree"}
+    answers = [as_radiologist.post(f"/studies/{study_id}/verdict", data=form) for _ in range(2)]
+    assert [answer.headers["location"] for answer in answers] == [f"/studies/{study_id}"] * 2
+    with site.database.read() as session:
+        assert len(verdicts.history(session, study_id)) == 1
+    assert standing(site, study_id) == [("radiologist", False, False)]
+
+
+def test_reader_may_not_judge(archive: Archive, as_reader: httpx2.Client, finding: tuple[int, int]) -> None:
+    assert "verdict-keys" not in as_reader.get(f"/studies/{finding[0]}").text
+    form = {"revision": 1, "token": "x" * 32, "says": "agree"}
+    assert as_reader.post(f"/studies/{finding[0]}/verdict", data=form).status_code == 403
+
+
+def test_verdict_about_an_answer_that_has_changed_is_refused_in_words(
+    archive: Archive, as_radiologist: httpx2.Client
+) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1)
+    form = {**fields(as_radiologist.get(f"/studies/{study_id}").text), "says": "agree"}
+    _, late = archive.receive(SAMPLES / "07-dx-effusion.dcm", study_uid=archive.study(study_id).study_instance_uid)
+    archive.read(late, 0.9)
+    archive.conclude(study_id, 2)
+    answer = as_radiologist.post(f"/studies/{study_id}/verdict", data=form)
+    assert answer.status_code == 409
+    assert "has changed meanwhile" in answer.text
+
+
+def test_correction_is_made_by_the_worker_and_shown(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client
+) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1)
+    judge(as_radiologist, study_id, "disagree", corrects="true", comment=HOSTILE)
+    assert "about to be made" in as_radiologist.get(f"/studies/{study_id}").text
+    with site.database.begin() as session:
+        now = site.database.now(session)
+        session.execute(update(Job).where(Job.kind == JobKind.CONCLUDE).values(run_after=now))
+    archive.conclude(study_id, 2)
+    assert archive.study(study_id).decision is Decision.SIGNIFICANT_FINDING
+    page = as_radiologist.get(f"/studies/{study_id}").text
+    assert "Corrected by radiologist" in page
+    assert "<script>alert" not in page
+
+
+def test_correction_is_called_off(site: Site, archive: Archive, as_radiologist: httpx2.Client) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1)
+    judge(as_radiologist, study_id, "disagree", corrects="true")
+    assert as_radiologist.post(f"/studies/{study_id}/verdict/undo", data={"revision": 1}).status_code == 303
+    assert standing(site, study_id) == []
+    with site.database.read() as session:
+        open_jobs = select(Job.id).where(Job.study_id == study_id, Job.kind == JobKind.CONCLUDE, Job.state == "queued")
+        assert session.scalars(open_jobs).all() == []
+
+
+def test_withheld_answer_is_nowhere_until_the_reader_has_said_what_they_see(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client, as_reader: httpx2.Client
+) -> None:
+    study_id, film_id = archive.add("06-cr-mass.dcm", 0.1, PatientID="ALONE")
+    with site.database.begin() as session:
+        session.execute(update(Study).where(Study.id == study_id).values(withheld=True))
+    for client in (as_radiologist, as_reader):
+        page = client.get(f"/studies/{study_id}").text
+        assert "not shown to you yet" in page
+        assert not re.search(r"no significant finding|0\.10|Answer 1|picture with map", page)
+        assert client.get(f"/studies/{study_id}/films/{film_id}/map").status_code == 403
+    assert judge(as_radiologist, study_id, "agree").status_code == 409
+    assert judge(as_radiologist, study_id, "finding").status_code == 303
+    assert "Answer 1: no significant finding" in as_radiologist.get(f"/studies/{study_id}").text
+    assert "not shown to you yet" in as_reader.get(f"/studies/{study_id}").text
+    with site.database.read() as session:
+        (given,) = verdicts.history(session, study_id)
+    assert (given.blind, given.agrees, given.finding) == (True, False, True)
+
+
+def test_study_that_was_deleted_meanwhile_is_said_in_words(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client
+) -> None:
+    study_id, film_id = archive.receive(SAMPLES / "06-cr-mass.dcm")
+    with site.database.begin() as session:
+        session.execute(delete(Study).where(Study.id == study_id))
+    for path in ("", "/panel", f"/films/{film_id}", f"/films/{film_id}/map"):
+        assert as_radiologist.get(f"/studies/{study_id}{path}").status_code == 404
+    answer = as_radiologist.post(f"/studies/{study_id}/verdict/undo", data={"revision": 0})
+    assert answer.status_code == 404
+    assert "deleted" in answer.text
+
+
+def open_case(page: Page, study_id: int) -> None:
+    page.goto(f"/studies/{study_id}")
+    page.locator("canvas#film[data-state=ready]").wait_for()
+
+
+def pixels(page: Page) -> list[int]:
+    """Greys along the middle row of the canvas, and one colour channel more."""
+    found: list[int] = page.evaluate(
+        """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+            const canvas = document.getElementById("film");
+            done([...canvas.getContext("2d").getImageData(0, canvas.height / 2, canvas.width, 1).data]);
+        })))"""
+    )
+    return found
+
+
+def test_drag_changes_the_window_and_keys_the_view(browser_page: Page, finding: tuple[int, int]) -> None:
+    page = browser_page
+    enter(page, Role.READER)
+    open_case(page, finding[0])
+    before = pixels(page)
+    box = page.locator("canvas#film").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 300, box["y"] + 300)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 420, box["y"] + 340, steps=3)
+    page.mouse.up()
+    dragged = pixels(page)
+    assert dragged != before
+    page.keyboard.press("0")
+    assert pixels(page) == before
+    page.keyboard.press("i")
+    inverted = pixels(page)
+    assert [255 - value for value in inverted[0::4]][400] == before[0::4][400]
+    page.keyboard.press("i")
+    for key in ("r", "+"):
+        page.keyboard.press(key)
+        assert pixels(page) != before
+    for _ in range(3):
+        page.keyboard.press("r")
+    page.keyboard.press("f")
+    assert pixels(page) == before
+
+
+def test_map_is_drawn_and_taken_away_by_one_key(browser_page: Page, finding: tuple[int, int]) -> None:
+    page = browser_page
+    enter(page, Role.READER)
+    open_case(page, finding[0])
+    page.locator("canvas#film[data-map=ready]").wait_for()
+    before = pixels(page)
+    page.keyboard.press("h")
+    expect(page.locator("#legend")).to_contain_text("peak 9.0")
+    drawn = pixels(page)
+    coloured = [place for place in range(0, len(drawn), 4) if drawn[place] != drawn[place + 2]]
+    assert coloured
+    page.get_by_label("Strength of the map").fill("0")
+    assert pixels(page) == before
+    page.keyboard.press("h")
+    expect(page.locator("#legend")).to_be_hidden()
+
+
+def test_verdict_by_one_key_and_back(browser_page: Page, site: Site, archive: Archive) -> None:
+    page = browser_page
+    study_id, _ = archive.add("02-cr-latin.dcm", 0.1)
+    enter(page, Role.RADIOLOGIST)
+    open_case(page, study_id)
+    page.keyboard.press("d")
+    expect(page.locator(".own")).to_contain_text("You disagree.")
+    assert standing(site, study_id) == [("radiologist", False, False)]
+    page.keyboard.press("u")
+    expect(page.locator(".own")).to_have_count(0)
+    page.keyboard.press("a")
+    expect(page.locator(".own")).to_contain_text("You agree.")
+    page.keyboard.press("c")
+    page.keyboard.type("as expected")
+    page.get_by_role("button", name="Keep").click()
+    expect(page.locator("#p-readers")).to_contain_text("as expected")
+    assert standing(site, study_id) == [("radiologist", True, False)]
+
+
+def test_another_reader_s_verdict_appears_by_itself_and_typing_is_left_alone(
+    browser_page: Page, site: Site, archive: Archive
+) -> None:
+    page = browser_page
+    study_id, _ = archive.add("02-cr-latin.dcm", 0.1)
+    enter(page, Role.RADIOLOGIST)
+    open_case(page, study_id)
+    page.keyboard.press("a")
+    expect(page.locator(".own")).to_be_visible()
+    page.keyboard.press("c")
+    page.keyboard.type("half a sen")
+    with site.database.begin() as session:
+        study, now = session.get_one(Study, study_id), site.database.now(session)
+        verdicts.give(session, study, revision=1, user_id=4, agrees=False, token="another reader", now=now)
+        from db import audit
+
+        audit.record(session, "verdict given", actor="auditor", now=now, study_id=study_id)
+    expect(page.locator("#p-readers li")).to_have_count(2)
+    assert page.locator("#comment").input_value() == "half a sen"
+
+
+def test_hostile_text_is_shown_and_never_run(browser_page: Page, archive: Archive, site: Site) -> None:
+    page = browser_page
+    ran: list[str] = []
+    page.on("dialog", lambda dialog: (ran.append(dialog.message), dialog.dismiss())[0])
+    study_id, film_id = archive.receive(SAMPLES / "06-cr-mass.dcm")
+    archive.give_up(film_id, HOSTILE)
+    with site.database.begin() as session:
+        session.execute(
+            update(Study)
+            .where(Study.id == study_id)
+            .values(
+                patient_name=HOSTILE,
+                patient_id=HOSTILE,
+                accession_number=HOSTILE,
+                study_description=HOSTILE * 1000,
+                patient_sex=HOSTILE,
+                location=HOSTILE,
+                study_date=HOSTILE,
+                study_time="\0",
+            )
+        )
+        session.execute(
+            update(Instance).where(Instance.id == film_id).values(sender=HOSTILE, calling_ae_title=HOSTILE[:16])
+        )
+    archive.conclude(study_id)
+    enter(page, Role.RADIOLOGIST)
+    open_case(page, study_id)
+    expect(page.locator("#p-patient")).to_contain_text("<script>alert(2)</script>")
+    expect(page.locator("#p-films")).to_contain_text("<img src=x")
+    assert ran == []
+    assert page.locator("img").count() == 0
+
+
+def test_login_that_ended_leaves_the_film_and_says_so(browser_page: Page, site: Site, archive: Archive) -> None:
+    page = browser_page
+    study_id, _ = archive.add("02-cr-latin.dcm", 0.1)
+    enter(page, Role.RADIOLOGIST)
+    open_case(page, study_id)
+    page.context.clear_cookies()
+    before = pixels(page)
+    page.keyboard.press("2")
+    assert pixels(page) != before
+    page.keyboard.press("a")
+    page.wait_for_url(re.compile("/login"))
+    assert standing(site, study_id) == []

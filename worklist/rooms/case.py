@@ -1,0 +1,159 @@
+"""The page of a case: film, answer, why it is where it is, and what readers say of it."""
+
+import secrets
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form
+from fastapi.responses import Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from clearfilm.errors import StaleAnswer
+from clearfilm.triage import Decision
+from db import readings, verdicts
+from db.models import Study
+from worklist import cases
+from worklist.access import RADIOLOGISTS, READERS, allow
+from worklist.answers import Problem
+from worklist.page import Page, PageMaker, audited
+from worklist.templates import N_
+from worklist.timeline import OPENED, timeline
+
+room = APIRouter(prefix="/studies/{study_id}")
+
+RevisionField = Annotated[int, Form(ge=0)]
+TokenField = Annotated[str, Form(min_length=16, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+CommentField = Annotated[str, Form(max_length=2000)]
+
+
+@room.get("", dependencies=[audited(OPENED)])
+@allow(*READERS)
+def show(page: Page, study_id: int) -> Response:
+    """The page; that it was opened is kept."""
+    assert page.visit.login is not None
+    with page.services.database.begin() as session:
+        values = _values(page, session, study_id)
+        readings.opened(
+            session,
+            study_id,
+            page.visit.login.user_id,
+            reads=page.visit.role in RADIOLOGISTS,
+            now=page.services.database.now(session),
+        )
+    return page.render("case.html", **values)
+
+
+@room.get("/panel")
+@allow(*READERS)
+def panel(page: Page, study_id: int) -> Response:
+    """The words beside the film, anew. The page that asks was recorded when it was shown."""
+    with page.services.database.read() as session:
+        values = _values(page, session, study_id)
+    return page.render("case/panel.html", **values)
+
+
+@room.post("/verdict")
+@allow(*RADIOLOGISTS)
+def judge(
+    page: Page,
+    study_id: int,
+    revision: RevisionField,
+    token: TokenField,
+    says: Annotated[Literal["agree", "disagree", "finding", "clear"], Form()],
+    comment: CommentField = "",
+    corrects: Annotated[bool, Form()] = False,
+) -> Response:
+    """Agree or disagree with the answer, or, before it is shown, say what one sees."""
+    assert page.visit.login is not None
+    database = page.services.database
+    with database.begin() as session:
+        study = _locked(session, study_id)
+        found = cases.standing(page, session, study_id)
+        if found.blind is (says in ("agree", "disagree")):
+            raise Problem(409, N_("The answer has changed meanwhile; look at it again."))
+        try:
+            given = verdicts.give(
+                session,
+                study,
+                revision=revision,
+                user_id=page.visit.login.user_id,
+                agrees=says == "agree" or (says == "finding") is (study.decision is Decision.SIGNIFICANT_FINDING)
+                if found.blind
+                else says == "agree",
+                token=token,
+                comment=comment.strip(),
+                blind=found.blind,
+                corrects=corrects and not found.blind,
+                now=database.now(session),
+            )
+        except StaleAnswer as error:
+            raise Problem(
+                409, _STALE.get(str(error), N_("The answer has changed meanwhile; look at it again."))
+            ) from error
+        page.record(session, "verdict given", study_id=study_id, verdict_id=given.id, agrees=given.agrees)
+    return _answer(page, study_id)
+
+
+@room.post("/verdict/undo")
+@allow(*RADIOLOGISTS)
+def take_back(page: Page, study_id: int, revision: RevisionField) -> Response:
+    """Take one's verdict back, and a corrected result that is not made yet."""
+    assert page.visit.login is not None
+    database = page.services.database
+    with database.begin() as session:
+        study = _locked(session, study_id)
+        if study.revision != revision:
+            raise Problem(409, N_("The answer has changed meanwhile; look at it again."))
+        if verdicts.withdraw(session, study, page.visit.login.user_id, now=database.now(session)):
+            page.record(session, "verdict taken back", study_id=study_id)
+    return _answer(page, study_id)
+
+
+_STALE = {
+    "this study was not analysed: there is no answer to agree or disagree with": N_(
+        "This study was not analysed: there is no answer to agree or disagree with."
+    )
+}
+
+
+def _locked(session: Session, study_id: int) -> Study:
+    """The study, changed by nobody else until this transaction ends."""
+    study = session.scalars(select(Study).where(Study.id == study_id).with_for_update()).one_or_none()
+    if study is None:
+        raise Problem(
+            404, N_("There is no such study; perhaps it was deleted because it is older than the node keeps.")
+        )
+    return study
+
+
+def _answer(page: PageMaker, study_id: int) -> Response:
+    """The words anew for our script, the whole page without it."""
+    if "hx-request" not in page.request.headers:
+        return page.go(f"/studies/{study_id}")
+    with page.services.database.read() as session:
+        values = _values(page, session, study_id)
+    return page.render("case/panel.html", **values)
+
+
+def _values(page: PageMaker, session: Session, study_id: int) -> dict[str, Any]:
+    case = cases.case(page, session, study_id)
+    study = case.standing.study
+    decision = study.decision if case.standing.answer_shown else None
+    opposite = {
+        Decision.SIGNIFICANT_FINDING: Decision.NO_SIGNIFICANT_FINDING,
+        Decision.NO_SIGNIFICANT_FINDING: Decision.SIGNIFICANT_FINDING,
+    }
+    other = opposite.get(decision) if decision else None
+    return {
+        "case": case,
+        "study": study,
+        "standing": case.standing,
+        "entries": timeline(page, session, case.standing),
+        "token": secrets.token_urlsafe(24),
+        "may_judge": page.visit.role in RADIOLOGISTS and case.standing.concluded,
+        "is_judged": decision is not None and decision is not Decision.NOT_ANALYSED,
+        "other_answer": page.say(cases.DECISIONS[other]) if other else "",
+        "destinations": [destination.name for destination in page.services.config.destinations],
+        "delay_seconds": int(verdicts.CORRECTION_DELAY.total_seconds()),
+        "has_viewer": getattr(page.services.config.worklist, "viewer_url", None) is not None,
+    }
