@@ -11,7 +11,9 @@ models = typer.Typer(help="Model bundles: add, watch, promote, roll back.", no_a
 
 DigestArgument = Annotated[str, typer.Argument(help="Digest of the bundle, or its beginning.")]
 UserOption = Annotated[str, typer.Option("--user", help="Who signs.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the signature.")]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Why; kept with the signature. Asked for on a terminal.")
+]
 ByOption = Annotated[str | None, typer.Option("--user", help="Who does it; default: this system's user.")]
 
 
@@ -72,7 +74,7 @@ def shadow_model(
 def promote_model(
     digest: DigestArgument,
     user: UserOption,
-    reason: ReasonOption,
+    reason: ReasonOption = None,
     waive: Annotated[
         list[str] | None, typer.Option("--waive", help="GATE=REASON: a failed gate that shall not count.")
     ] = None,
@@ -87,8 +89,8 @@ def promote_model(
 
 @models.command("rollback")
 def roll_back_model(
-    user: UserOption,
-    reason: ReasonOption,
+    user: ByOption = None,
+    reason: ReasonOption = None,
     digest: Annotated[
         str | None, typer.Argument(help="Bundle to go back to; default: the one before the active one.")
     ] = None,

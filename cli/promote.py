@@ -1,8 +1,11 @@
 """`clearfilm model promote | rollback`."""
 
 import getpass
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import typer
 
 from clearfilm.crashpoints import crash_point
 from clearfilm.errors import ClearfilmError, UsageError
@@ -16,8 +19,10 @@ from db.governance import Signature
 from db.models import ModelBundle
 from db.promotion import NEEDED_SIGNATURES, Ballot, Switch
 
+NO_REASON: Final = "no reason given"
 
-def promote(config_path: Path, digest: str, *, user: str, reason: str, waive: list[str], as_json: bool) -> int:
+
+def promote(config_path: Path, digest: str, *, user: str, reason: str | None, waive: list[str], as_json: bool) -> int:
     """Measure the gates and sign.
 
     Returns
@@ -30,6 +35,7 @@ def promote(config_path: Path, digest: str, *, user: str, reason: str, waive: li
     PromotionError, BundleError, UsageError
     """
     waivers = parse_waivers(waive)
+    reason = _asked_for(reason)
     with opened(config_path) as (config, database):
         with database.read() as session:
             row = registry.find(session, digest)
@@ -56,6 +62,13 @@ def promote(config_path: Path, digest: str, *, user: str, reason: str, waive: li
         print_gates(ballot)
         _print_standing(row, ballot, switch, decided)
     return 1 if ballot.blocking else 0
+
+
+def _asked_for(reason: str | None) -> str:
+    """A reason: from the option, from whoever sits at the terminal, or the words that none was given."""
+    if reason is not None:
+        return reason
+    return str(typer.prompt("Why?")) if sys.stdin.isatty() else NO_REASON
 
 
 def parse_waivers(texts: list[str]) -> dict[str, str]:
@@ -132,9 +145,16 @@ def _print_standing(row: ModelBundle, ballot: Ballot, switch: Switch | None, dec
 
 
 def roll_back(
-    config_path: Path, digest: str | None, *, user: str, reason: str, list_studies: bool, as_json: bool
+    config_path: Path,
+    digest: str | None,
+    *,
+    user: str | None,
+    reason: str | None,
+    list_studies: bool,
+    as_json: bool,
 ) -> None:
     """Go back to an earlier bundle. Raises PromotionError, BundleError, UsageError."""
+    reason = _asked_for(reason)
     with opened(config_path) as (_, database):
         with database.read() as session:
             chosen = promotion.way_back(session, digest)
@@ -145,7 +165,7 @@ def roll_back(
             switch = promotion.roll_back(
                 session,
                 chosen.digest,
-                user=user,
+                user=user or getpass.getuser(),
                 reason=reason,
                 system_user=getpass.getuser(),
                 now=database.now(session),

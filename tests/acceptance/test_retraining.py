@@ -170,10 +170,10 @@ def test_a_site_retrains_promotes_and_rolls_back(site: Site, shared: Path) -> No
     left_over = clear_films(cxr)
     assert site.decided_by(next(left_over), "X1", "X1") == first["digest"]
 
-    site.run("model", "promote", digest, "--user", "wang", "--reason", "a test", *waivers)
+    site.run("model", "promote", digest, "--user", "wang", *waivers)
     assert site.decided_by(next(left_over), "X2", "X2") == digest
 
-    site.run("model", "rollback", "--user", "li", "--reason", "end of the test")
+    site.run("model", "rollback")
     assert site.decided_by(next(left_over), "X3", "X3") == first["digest"]
     assert {row["digest"]: row["state"] for row in site.json("model", "list")} == {
         first["digest"]: "active",
