@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clearfilm.dicom.pixels import PREPROCESSING_ID, preprocessing_hash
+from clearfilm.dicom.preprocessing import PREPROCESSING_ID, preprocessing_hash
 from clearfilm.vision.bundle import (
     CARD,
     DESCRIPTION,

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clearfilm.dicom.pixels import preprocessing_hash
+from clearfilm.dicom.preprocessing import preprocessing_hash
 from clearfilm.errors import NotAnalysable, OutOfSpace, StorageError, TrainingError
 from clearfilm.files import fsync_folder, sha256
 from training.augment import shrink, wide_edge

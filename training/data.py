@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clearfilm.config import Training
-from clearfilm.dicom.pixels import preprocessing_hash
+from clearfilm.dicom.preprocessing import preprocessing_hash
 from clearfilm.errors import TrainingError
 from training.augment import OVERSAMPLING, augment
 from training.cache import Store, digest_of, stored

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clearfilm.config import Training
-from clearfilm.dicom.pixels import PREPROCESSING_ID, preprocessing_hash
+from clearfilm.dicom.preprocessing import PREPROCESSING_ID, preprocessing_hash
 from clearfilm.operating import CalibrationScores
 from clearfilm.vision.bundle import (
     CALIBRATION,

@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session
 from clearfilm import metrics
 from clearfilm.config import Config
 from clearfilm.crashpoints import crash_point
-from clearfilm.dicom.pixels import PREPROCESSING_ID, PreparedFilm
+from clearfilm.dicom.pixels import PreparedFilm
+from clearfilm.dicom.preprocessing import PREPROCESSING_ID
 from clearfilm.errors import LostLease, NotAnalysable, StorageError
 from clearfilm.process import process_name
 from clearfilm.vision.engine import Reading

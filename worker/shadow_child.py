@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from clearfilm import logs
 from clearfilm.config import Config, Heatmap
-from clearfilm.dicom.pixels import PREPROCESSING_ID
+from clearfilm.dicom.preprocessing import PREPROCESSING_ID
 from clearfilm.errors import ClearfilmError, NotAnalysable, StartupError
 from clearfilm.process import end_with_parent, process_name, stop_event
 from clearfilm.vision.bundle import load_bundle

@@ -7,8 +7,6 @@ can be stored, so that a film of any size costs one table access a pixel.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,12 +17,9 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
+from clearfilm.dicom.preprocessing import HIGH_PERCENT, LOW_PERCENT, STATISTICS_EDGE
 from clearfilm.errors import NotAnalysable
 
-PREPROCESSING_ID: Final = "percentile-stretch-1"
-LOW_PERCENT: Final = 0.5
-HIGH_PERCENT: Final = 99.5
-STATISTICS_EDGE: Final = 512
 DISPLAY_EDGE: Final = 1024
 
 # Spacings closer than this are rounding, not geometry.
@@ -120,17 +115,6 @@ class _Rendering:
 
     table: NDArray[np.uint16]
     voi: str
-
-
-def preprocessing_hash() -> str:
-    """SHA-256 over everything that changes what `network_input` returns, as 64 hexadecimal digits."""
-    parameters = {
-        "id": PREPROCESSING_ID,
-        "percentiles": [LOW_PERCENT, HIGH_PERCENT],
-        "statistics_edge": STATISTICS_EDGE,
-        "resampling": "cv2.INTER_AREA on float32, stretched to a square, rounded to uint8",
-    }
-    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
 
 
 def network_input(

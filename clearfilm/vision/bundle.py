@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clearfilm.dicom.pixels import PREPROCESSING_ID, preprocessing_hash
+from clearfilm.dicom.preprocessing import PREPROCESSING_ID, preprocessing_hash
 from clearfilm.errors import BundleError, StorageError
 from clearfilm.files import sha256, write_durably
 

@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import ResNet
 
-from clearfilm.dicom.pixels import PREPROCESSING_ID, network_input, preprocessing_hash
+from clearfilm.dicom.pixels import network_input
+from clearfilm.dicom.preprocessing import PREPROCESSING_ID, preprocessing_hash
 from clearfilm.vision.assemble import HEAD, RECIPE, Recipe, joined_weights
 from clearfilm.vision.base_weights import load_base_weights
 from clearfilm.vision.bundle import (

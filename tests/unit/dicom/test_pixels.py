@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from clearfilm.dicom import pixels
+from clearfilm.dicom import pixels, preprocessing
 from clearfilm.errors import NotAnalysable
 
 
@@ -229,5 +229,5 @@ def test_padding_is_no_part_of_the_network_percentiles() -> None:
 
 def test_the_preprocessing_hash_is_fixed() -> None:
     # A change here means that every bundle has to be trained and fitted again, under a new id.
-    assert pixels.PREPROCESSING_ID == "percentile-stretch-1"
-    assert pixels.preprocessing_hash() == "6d9fa17b712c401997825ad3323617514b6b772dd47aa40a23927a993041122f"
+    assert preprocessing.PREPROCESSING_ID == "percentile-stretch-1"
+    assert preprocessing.preprocessing_hash() == "6d9fa17b712c401997825ad3323617514b6b772dd47aa40a23927a993041122f"
