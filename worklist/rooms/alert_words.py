@@ -14,7 +14,7 @@ STAGES = {
 KINDS = {
     "storescp": N_("Listener"),
     "worker": N_("Worker"),
-    "deliver": N_("Sender"),
+    "deliver": N_("Delivery"),
     "schedule": N_("Scheduler"),
     "worklist": N_("Web pages"),
 }

@@ -110,6 +110,7 @@ def detail(page: Page, number: int, confidence: Annotated[float, Query(ge=0.5, l
         studies=STUDIES,
         confidence=confidence,
         me=page.visit.actor,
+        say=page.say,
     )
 
 

@@ -21,9 +21,11 @@ from db.models import Audit, ModelBundle, ModelState
 from db.policy_tables import Device
 from db.session import Database
 from tests import bundle_factories
+from tests.accessibility import assert_accessible
 from tests.integration.worklist.conftest import PASSWORD, Site, enter, form_token, seed_users, serving
 from tests.report_factories import report
 from worklist import passwords
+from worklist.rooms.console import CONSOLE
 
 HOSTILE = "<script>alert(1)</script>"
 SCORES = CalibrationScores(
@@ -240,3 +242,28 @@ def test_two_people_promote_in_the_browser_and_one_goes_back(site: Site, chromiu
         assert session.get_one(ModelBundle, 1).state is ModelState.ACTIVE
     first.close()
     other.close()
+
+
+@pytest.mark.parametrize(("theme", "language"), [("dark", "en"), ("light", "zh")])
+def test_every_room_is_fit_for_everybody_and_fits(site: Site, chromium: Browser, theme: str, language: str) -> None:
+    context = chromium.new_context(base_url=site.url, color_scheme=theme, viewport={"width": 1280, "height": 800})  # type: ignore[arg-type]
+    context.add_cookies([{"name": "language", "value": language, "url": site.url}])
+    page = context.new_page()
+    page.goto("/login")
+    page.locator('input[name="name"]').fill("second")
+    page.locator('input[type="password"]').fill(PASSWORD)
+    page.locator('form[action="/login"] button').click()
+    page.wait_for_url(lambda url: "/login" not in url)
+    for path in (*(path for path, *_ in CONSOLE), "/admin/models/1", "/admin/models/2", "/admin/queues?tab=failed"):
+        page.goto(path)
+        for details in page.locator("details.more").all():
+            details.evaluate("details => { details.open = true; }")
+        assert_accessible(page)
+        wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        assert not wide, path
+    page.set_viewport_size({"width": 640, "height": 400})  # 200 % zoom
+    for path, *_ in CONSOLE:
+        page.goto(path)
+        wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        assert not wide, path
+    context.close()
