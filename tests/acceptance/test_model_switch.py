@@ -53,15 +53,19 @@ def told(node: Node, *arguments: str) -> Any:
     return json.loads(outcome.stdout)
 
 
-def decided_by(node: Node, folder: Path) -> str:
-    """The bundle behind the answer to a film that is sent now."""
-    film, study = fresh_film(folder, sample("cr-mass"))
+def answered(node: Node, folder: Path, revision: int = 1, **attributes: str) -> tuple[str, str]:
+    """The study of a film that is sent now, and the bundle that has read all of its films for the answer."""
+    film, study = fresh_film(folder, sample("cr-mass"), **attributes)
     node.send_until_stored(film)
-    await_condition(lambda: (node.study(study) or {}).get("state") == "concluded", 90, "the study is concluded")
+
+    def is_concluded() -> bool:
+        found = node.study(study)
+        return found is not None and (found["state"], found["revision"]) == ("concluded", revision)
+
+    await_condition(is_concluded, 90, "the study is concluded")
     found = told(node, "model", "lineage", study)
-    assert found["films"][0]["analysis"] is not None
-    digest: str = found["model"]["digest"]
-    return digest
+    assert [film["analysis"] is not None for film in found["films"]] == [True] * revision
+    return study, found["model"]["digest"]
 
 
 def test_running_worker_follows_promotion_and_rollback(node: Node, tmp_path: Path, bundles: dict[str, str]) -> None:
@@ -73,12 +77,15 @@ def test_running_worker_follows_promotion_and_rollback(node: Node, tmp_path: Pat
     told(node, "model", "shadow", second)
     worker = node.children("worker")[0].pid
 
-    assert decided_by(node, tmp_path) == first
+    study, digest = answered(node, tmp_path)
+    assert digest == first
     await_condition(lambda: node.counts()["shadows"][0]["films"] == 1, 90, "the shadow has read the film")
     for user in ("Anna", "Bo"):
         told(node, "model", "promote", second[:12], "--user", user, "--reason", "better", *WAIVED)
     assert node.counts()["model"]["digest"] == second
-    assert decided_by(node, tmp_path) == second
+    assert answered(node, tmp_path)[1] == second
+    # What was read silently is read again before it counts.
+    assert answered(node, tmp_path, 2, StudyInstanceUID=study) == (study, second)
     told(node, "model", "rollback", "--user", "Anna", "--reason", "misses")
-    assert decided_by(node, tmp_path) == first
+    assert answered(node, tmp_path)[1] == first
     assert node.children("worker")[0].pid == worker

@@ -312,6 +312,41 @@ def test_films_of_an_earlier_bundle_are_read_again_before_a_new_conclusion(desk:
         assert desk.study().revision == 0
 
 
+def test_what_a_shadow_has_read_decides_nothing_and_is_read_again_when_it_becomes_active(
+    desk: Desk, tmp_path: Path
+) -> None:
+    film = desk.receive()
+    desk.read(film, 0.1)
+    digest = bundle_factories.write(tmp_path / "shadow", "2")
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        shadow = registry.register(
+            session,
+            digest=digest,
+            name="Test model",
+            version="2",
+            path=str(tmp_path / "shadow"),
+            operating_point={"threshold": 0.3},
+            now=now,
+        )
+        session.add(
+            Analysis(
+                instance_id=film, model_id=shadow.id, score=0.9, logit=2.0, above=True, shadow=True, map_path=None,
+                preprocessing_id="x", device="cpu", facts={}, created_at=now,
+            )
+        )  # fmt: skip
+    assert desk.conclude().decision is Decision.NO_SIGNIFICANT_FINDING
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        registry.switch(session, registry.find(session, digest), rollback=False, now=now)
+        queue.request_conclusion(session, desk.study().id, run_after=now, now=now)
+    with desk.concluding():
+        await_condition(lambda: not _open_conclusions(desk))
+    with desk.database.read() as session:
+        assert session.get_one(Instance, film).state is InstanceState.QUEUED
+    assert desk.study().revision == 1
+
+
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_film_whose_heatmap_is_damaged_is_read_again(desk: Desk, damage: str) -> None:
     film = desk.receive()
