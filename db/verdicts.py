@@ -155,6 +155,11 @@ def give(
     return verdict
 
 
+def is_known(session: Session, token: str) -> bool:
+    """Whether a form was taken already."""
+    return session.scalars(select(Verdict.id).where(Verdict.token == token)).first() is not None
+
+
 def withdraw(session: Session, study: Study, user_id: int, *, now: datetime) -> bool:
     """Take back what a user last said of the present answer, and a correction that is not made yet.
 

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from clearfilm import metrics
 from clearfilm.errors import StaleAnswer
 from clearfilm.triage import Decision
 from db import readings, verdicts
@@ -67,30 +68,33 @@ def judge(
     assert page.visit.login is not None
     database = page.services.database
     with database.begin() as session:
+        now = database.now(session)
         study = _locked(session, study_id)
+        if verdicts.is_known(session, token):
+            return _answer(page, study_id)  # clicked twice
         found = cases.standing(page, session, study_id)
         if found.blind is (says in ("agree", "disagree")):
             raise Problem(409, N_("The answer has changed meanwhile; look at it again."))
+        sees_finding = says == "finding"
+        is_finding = study.decision is Decision.SIGNIFICANT_FINDING
         try:
             given = verdicts.give(
                 session,
                 study,
                 revision=revision,
                 user_id=page.visit.login.user_id,
-                agrees=says == "agree" or (says == "finding") is (study.decision is Decision.SIGNIFICANT_FINDING)
-                if found.blind
-                else says == "agree",
+                agrees=sees_finding is is_finding if found.blind else says == "agree",
                 token=token,
                 comment=comment.strip(),
                 blind=found.blind,
                 corrects=corrects and not found.blind,
-                now=database.now(session),
+                now=now,
             )
         except StaleAnswer as error:
-            raise Problem(
-                409, _STALE.get(str(error), N_("The answer has changed meanwhile; look at it again."))
-            ) from error
-        page.record(session, "verdict given", study_id=study_id, verdict_id=given.id, agrees=given.agrees)
+            words = _STALE.get(str(error), N_("The answer has changed meanwhile; look at it again."))
+            raise Problem(409, words) from error
+        page.record(session, "verdict given", study_id=study_id, verdict_id=given.id)
+    metrics.VERDICTS.labels("agree" if given.agrees else "disagree").inc()
     return _answer(page, study_id)
 
 
