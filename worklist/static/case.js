@@ -96,6 +96,7 @@
     if (!on) return;
     byId("legend-scale").hidden = Boolean(map.words);
     byId("legend-words").textContent = map.words || "";
+    byId("legend-note").hidden = Boolean(map.words);
     fade.disabled = Boolean(map.words);
     if (map.words) return;
     byId("legend-low").textContent = map.threshold.toFixed(1);

@@ -9,15 +9,16 @@ import httpx2
 import numpy as np
 import pydicom
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import delete, select, update
 
 from clearfilm.config import Config, Destination
 from clearfilm.triage import Decision
-from db import schema, verdicts
+from db import audit, schema, verdicts
 from db.accounts import Role
 from db.models import Analysis, Audit, Instance, Job, JobKind, Reading, Study
 from db.session import Database
+from tests.accessibility import assert_accessible
 from tests.integration.worklist.conftest import Site, enter, seed_users, serving
 from tests.integration.worklist.films import SAMPLES, Archive, hill
 
@@ -374,8 +375,6 @@ def test_another_reader_s_verdict_appears_by_itself_and_typing_is_left_alone(
     with site.database.begin() as session:
         study, now = session.get_one(Study, study_id), site.database.now(session)
         verdicts.give(session, study, revision=1, user_id=4, agrees=False, token="another reader", now=now)
-        from db import audit
-
         audit.record(session, "verdict given", actor="auditor", now=now, study_id=study_id)
     expect(page.locator("#p-readers li")).to_have_count(2)
     assert page.locator("#comment").input_value() == "half a sen"
@@ -426,3 +425,36 @@ def test_login_that_ended_leaves_the_film_and_says_so(browser_page: Page, site: 
     page.keyboard.press("a")
     page.wait_for_url(re.compile("/login"))
     assert standing(site, study_id) == []
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_case_is_for_everybody(site: Site, chromium: Browser, finding: tuple[int, int], theme: str) -> None:
+    context = chromium.new_context(base_url=site.url, color_scheme=theme, viewport={"width": 1280, "height": 800})  # type: ignore[arg-type]
+    page = context.new_page()
+    enter(page, Role.RADIOLOGIST)
+    open_case(page, finding[0])
+    page.keyboard.press("h")
+    assert_accessible(page)
+    page.set_viewport_size({"width": 640, "height": 400})  # what 200 % leaves of 1280
+    assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    context.close()
+
+
+def test_keys_lead_to_the_neighbours_in_the_list_and_back(browser_page: Page, archive: Archive) -> None:
+    page = browser_page
+    first, second = (archive.receive(SAMPLES / "06-cr-mass.dcm")[0] for _ in range(2))
+    enter(page, Role.READER)
+    remembered = {"path": "/worklist?sex=M", "ids": [first, second]}
+    open_case(page, first)
+    page.evaluate("list => sessionStorage.setItem('clearfilm-list', JSON.stringify(list))", remembered)
+    open_case(page, first)
+    page.keyboard.press("j")
+    page.wait_for_url(f"**/studies/{second}")
+    page.locator("canvas#film[data-state=ready]").wait_for()
+    page.keyboard.press("j")
+    expect(page.locator("#notices")).to_contain_text("last case")
+    page.keyboard.press("k")
+    page.wait_for_url(f"**/studies/{first}")
+    page.locator("canvas#film[data-state=ready]").wait_for()
+    page.keyboard.press("Escape")
+    page.wait_for_url("**/worklist?sex=M")
