@@ -67,8 +67,19 @@ def _check_database_url(value: str) -> str:
     return value
 
 
+def _check_viewer_url(value: str) -> str:
+    try:
+        filled = value.format(study_instance_uid="1.2", accession_number="A1")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError("takes {study_instance_uid} and {accession_number} only") from None
+    if not re.match(r"(?!javascript|data|file|vbscript)[a-z][a-z0-9+.-]*:", filled) or filled == value:
+        raise ValueError("must be a URL with {study_instance_uid} or {accession_number}")
+    return value
+
+
 Network = Annotated[str, AfterValidator(_check_network)]
 Host = Annotated[str, Field(min_length=1), AfterValidator(check_host)]
+ViewerURL = Annotated[str, AfterValidator(_check_viewer_url)]
 DatabaseURL = Annotated[str, AfterValidator(_check_database_url)]
 
 
@@ -239,6 +250,12 @@ class Worklist(Section):
     """A login ends when its user has done nothing for this long."""
     login_hours: float = Field(12, gt=0, le=168)
     """A login ends after this time in any case."""
+    unread_days: int = Field(30, ge=1, le=3650)
+    """Older studies without report and verdict do not count as unread."""
+    viewer_url: ViewerURL | None = None
+    """Opens a study in the PACS viewer; {study_instance_uid} and {accession_number} are filled in."""
+    wall_shows: Literal["accession", "initials", "nothing"] = "accession"
+    """By what the wall view names a patient."""
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> Worklist:

@@ -206,7 +206,29 @@ def answer_is_shown(viewpoint: Viewpoint) -> ColumnElement[bool]:
     concluded = and_(Study.state == StudyState.CONCLUDED, Study.decision.is_not(None))
     if not viewpoint.shows:
         return false()
-    return and_(concluded, or_(not_(Study.withheld), Study.reading.is_not_distinct_from(Reading.REPORTED)))
+    return and_(concluded, not_(_is_withheld()))
+
+
+def _is_withheld() -> ColumnElement[bool]:
+    return and_(Study.withheld, Study.reading.is_distinct_from(Reading.REPORTED))
+
+
+def failed_among(session: Session, study_ids: Sequence[int]) -> set[int]:
+    """Those of some studies that need somebody: work of theirs has failed."""
+    bad = or_(Study.state == StudyState.FAILED, Study.id.in_(_failed()))
+    return set(session.scalars(select(Study.id).where(Study.id.in_(study_ids), bad)))
+
+
+def undelivered_among(session: Session, study_ids: Sequence[int]) -> set[int]:
+    """Those of some studies whose results are still to be sent."""
+    waiting = Study.id.in_(_with_deliveries(DeliveryState.WAITING))
+    return set(session.scalars(select(Study.id).where(Study.id.in_(study_ids), waiting)))
+
+
+def oldest_unread(session: Session, viewpoint: Viewpoint) -> datetime | None:
+    """When the study that waits longest was received."""
+    unread = _readers(Readers.UNREAD, viewpoint)
+    return session.scalar(select(Study.first_received_at).where(unread).order_by(Study.first_received_at).limit(1))
 
 
 def senders(session: Session) -> list[str]:
@@ -265,7 +287,7 @@ def _conditions(wanted: Filter, viewpoint: Viewpoint) -> list[ColumnElement[bool
     if wanted.text and not found:
         found.append(false())  # only invisible characters: nothing can hold them
     any_of: tuple[list[ColumnElement[bool]], ...] = (
-        [_progress(progress) for progress in wanted.progress],
+        [_progress(progress, viewpoint) for progress in wanted.progress],
         [_readers(readers, viewpoint) for readers in wanted.readers],
         [_finding(finding, viewpoint) for finding in wanted.finding],
         [_level(level, viewpoint) for level in wanted.level],
@@ -296,10 +318,12 @@ def _sex(sex: str) -> ColumnElement[bool]:
     return or_(Study.patient_sex.is_(None), Study.patient_sex.not_in(["F", "M"]))
 
 
-def _progress(progress: Progress) -> ColumnElement[bool]:
-    concluded = Study.state == StudyState.CONCLUDED
+def _progress(progress: Progress, viewpoint: Viewpoint) -> ColumnElement[bool]:
+    # To readers a study of the blind share is one whose answer has not come yet.
+    concluded = and_(Study.state == StudyState.CONCLUDED, not_(_is_withheld()) if viewpoint.shows else true())
     if progress is Progress.OPEN:
-        return and_(Study.state == StudyState.OPEN, Study.id.not_in(_failed()))
+        waits = and_(Study.state == StudyState.CONCLUDED, _is_withheld()) if viewpoint.shows else false()
+        return and_(or_(Study.state == StudyState.OPEN, waits), Study.id.not_in(_failed()))
     if progress is Progress.FAILED:
         return or_(Study.state == StudyState.FAILED, Study.id.in_(_failed()))
     sent = func.coalesce(Study.delivered_at >= Study.concluded_at, false())
