@@ -205,7 +205,7 @@ def answer_is_shown(viewpoint: Viewpoint) -> ColumnElement[bool]:
     """SQL: readers see the answer about a study, be it "not analysed"."""
     concluded = and_(Study.state == StudyState.CONCLUDED, Study.decision.is_not(None))
     if not viewpoint.shows:
-        return false()
+        return and_(concluded, Study.reading.is_not_distinct_from(Reading.REPORTED))
     return and_(concluded, not_(_is_withheld()))
 
 
@@ -360,7 +360,7 @@ def _readers(readers: Readers, viewpoint: Viewpoint) -> ColumnElement[bool]:
 def _finding(finding: Finding, viewpoint: Viewpoint) -> ColumnElement[bool]:
     shown = answer_is_shown(viewpoint)
     if finding is Finding.NONE:
-        return not_(shown) if viewpoint.shows else true()
+        return not_(shown)
     return and_(shown, Study.decision == Decision(finding.value))
 
 

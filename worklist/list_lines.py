@@ -122,7 +122,7 @@ def wait_words(wait: timedelta, say: Say) -> str:
     if minutes < 120:
         return say("{n} min", n=minutes)
     if minutes < 48 * 60:
-        return say("{h} h {m} min", h=minutes // 60, m=f"{minutes % 60:02d}")
+        return say("{h} h {m}", h=minutes // 60, m=f"{minutes % 60:02d}")
     return say("{n} days", n=minutes // 1440)
 
 

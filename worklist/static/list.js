@@ -16,7 +16,10 @@
       location.assign(answer.url);
       throw new Error("logged out");
     }
-    const found = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const text = await answer.text();
+    // Rows by themselves are no HTML: the parser would leave only their words.
+    const whole = text.startsWith("<tbody") ? `<table>${text}</table>` : text;
+    const found = new DOMParser().parseFromString(whole, "text/html");
     if (!answer.ok) {
       clearfilm.say((found.querySelector("[role=alert]") || found.body).textContent.trim());
       throw new Error(`status ${answer.status}`);
