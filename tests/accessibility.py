@@ -14,4 +14,4 @@ def assert_accessible(page: Page) -> None:
         for fault in found
         if fault["impact"] in _SERIOUS
     ]
-    assert faults == []
+    assert faults == [], faults

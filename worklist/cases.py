@@ -32,6 +32,7 @@ from db.placements import Placed
 from db.verdicts import Given
 from worklist.answers import Problem
 from worklist.page import PageMaker
+from worklist.reasons import reason_words
 from worklist.templates import N_
 
 MOST_PRIORS: Final = 20
@@ -94,7 +95,7 @@ class FilmLine:
     number: int
     state: str
     chip: str
-    reason: str | None
+    reason: str
     score: Score | None
     sender: str
     received_at: datetime
@@ -264,7 +265,7 @@ def _film(
         number=number,
         state=page.say(FILM_STATES[film.state]),
         chip=chips.get(film.state, "finding" if shown and shown.above else "clear" if shown else "wait"),
-        reason=film.reason,
+        reason=reason_words(page, film.reason),
         score=_score(page, shown, threshold) if shown else None,
         sender=film.sender,
         received_at=film.received_at,

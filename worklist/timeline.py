@@ -27,6 +27,7 @@ from db.models import (
 from db.verdicts import Given
 from worklist.cases import DECISIONS, Standing
 from worklist.page import PageMaker
+from worklist.reasons import reason_words
 from worklist.templates import N_
 
 OPENED: Final = "case shown"
@@ -84,7 +85,7 @@ def _films(page: PageMaker, session: Session, found: Standing) -> Iterator[Entry
         if film.state in (InstanceState.NOT_ANALYSED, InstanceState.FAILED):
             jobs = select(func.max(Job.finished_at)).where(Job.instance_id == film.id, Job.kind == JobKind.ANALYSE)
             at = session.scalar(jobs) or film.received_at
-            yield Entry(at, page.say(N_("Film {number} not analysed"), number=number), film.reason or "")
+            yield Entry(at, page.say(N_("Film {number} not analysed"), number=number), reason_words(page, film.reason))
 
 
 def _conclusions(page: PageMaker, session: Session, found: Standing) -> Iterator[Entry]:

@@ -26,6 +26,7 @@ from db.models import (
     StudyPlacement,
     StudyState,
 )
+from db.session import Database
 from db.verdicts import Verdict
 from tests.integration.test_conclude import Desk, await_condition, open_desk
 
@@ -320,3 +321,28 @@ def test_only_verdicts_without_the_answer_count_among_withheld_studies(desk: Des
         found = policies.assessment(session, policy, now=desk.database.now(session))
         assert found is not None
         assert (found.unseen.findings, found.unseen.missed) == (1, 1)
+
+
+def test_verdicts_hold_on_every_database(database: Database) -> None:
+    with database.begin() as session:
+        now = database.now(session)
+        reader = accounts.add_user(session, "li", Role.RADIOLOGIST, None, now=now)
+        study = Study(
+            study_instance_uid="1.2.3",
+            first_received_at=now,
+            last_received_at=now,
+            concluded_at=now,
+            state=StudyState.CONCLUDED,
+            revision=1,
+            decision=NO_FINDING,
+        )
+        session.add(study)
+        session.flush()
+        verdicts.give(
+            session, study, revision=1, user_id=reader.id, agrees=False, token="t", corrects=True, now=now, blind=True
+        )
+        assert verdicts.is_pending(session, study)
+        assert list(session.scalars(verdicts.with_finding(blind=True))) == [study.id]
+        assert verdicts.withdraw(session, study, reader.id, now=now)
+        assert verdicts.is_called_off(session, study)
+        assert list(session.scalars(verdicts.with_finding(blind=False))) == []

@@ -22,6 +22,7 @@ from worklist import cases
 from worklist.access import READERS, allow
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, audited
+from worklist.reasons import reason_words
 from worklist.templates import N_
 
 room = APIRouter(prefix="/studies/{study_id}/films/{film_id}")
@@ -41,7 +42,9 @@ async def film(page: Page, study_id: int, film_id: int) -> Response:
     try:
         decoded = await asyncio.wrap_future(page.services.films.submit(path))
     except NotAnalysable as error:
-        raise Problem(422, N_("The film cannot be shown: {reason}."), reason=error.reason) from error
+        raise Problem(
+            422, N_("The film cannot be shown: {reason}."), reason=reason_words(page, error.reason)
+        ) from error
     headers, content = {"X-Film": json.dumps(decoded.facts)}, decoded.content
     if _pays(page):
         content = await run_in_threadpool(_packed, content)
