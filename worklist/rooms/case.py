@@ -159,5 +159,5 @@ def _values(page: PageMaker, session: Session, study_id: int) -> dict[str, Any]:
         "other_answer": page.say(cases.DECISIONS[other]) if other else "",
         "destinations": [destination.name for destination in page.services.config.destinations],
         "delay_seconds": int(verdicts.CORRECTION_DELAY.total_seconds()),
-        "has_viewer": getattr(page.services.config.worklist, "viewer_url", None) is not None,
+        "has_viewer": page.services.config.worklist.viewer_url is not None,
     }
