@@ -20,7 +20,6 @@ from sqlalchemy import (
     func,
     literal,
     null,
-    or_,
     select,
     union_all,
     update,
@@ -432,17 +431,24 @@ def numbers(session: Session, tab: str, *, kind: JobKind | None = None, destinat
 
 def sizes(session: Session) -> dict[str, int]:
     """How many are in each tab; all work that is done is not counted."""
-    open_jobs = session.execute(
-        select(Job.kind, Job.state, func.count())
-        .where(or_(Job.state == JobState.QUEUED, Job.state == JobState.RUNNING))
-        .group_by(Job.kind, Job.state)
-    ).all()
     found = {"waiting": 0, "running": 0, "sending": 0}
-    for kind, state, count in open_jobs:
-        tab = "sending" if kind is JobKind.DELIVER else "waiting" if state is JobState.QUEUED else "running"
-        found[tab] += count
+    for state in (JobState.QUEUED, JobState.RUNNING):  # each has a partial index
+        rows = session.execute(select(Job.kind, func.count()).where(Job.state == state).group_by(Job.kind))
+        for kind, count in rows:
+            tab = "sending" if kind is JobKind.DELIVER else "waiting" if state is JobState.QUEUED else "running"
+            found[tab] += count
     found["failed"] = session.scalar(select(func.count()).select_from(_failures().subquery())) or 0
     return found
+
+
+def oldest_open(session: Session) -> datetime | None:
+    """Since when the oldest work waits or runs; None: there is none."""
+    found = [
+        at
+        for state in (JobState.QUEUED, JobState.RUNNING)
+        if (at := session.scalar(select(func.min(Job.created_at)).where(Job.state == state))) is not None
+    ]
+    return min(found, default=None)
 
 
 def _record_each(

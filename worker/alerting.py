@@ -124,8 +124,7 @@ class Alarm:
         return Finding(AlertKind.SILENT_SENDER, name, {"hours": hours, "missed": round(missed, 1)})
 
     def _work(self, session: Session, now: datetime) -> Iterator[Finding]:
-        waiting = select(func.min(Job.created_at)).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
-        oldest = session.scalar(waiting)
+        oldest = operations.oldest_open(session)
         minutes = (now - oldest) / timedelta(minutes=1) if oldest else 0.0
         if minutes > self._settings.stuck_minutes:
             yield Finding(AlertKind.STUCK, "", {"minutes": int(minutes)})

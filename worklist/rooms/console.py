@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from clearfilm.config import Config
 from clearfilm.forecast import days_left
-from db import alerts, associations, operations, overview, processes, senders, switches
+from db import alerts, associations, operations, processes, registry, senders, switches
 from db.processes import Seen
 from db.switches import Stage, Switch
 from worklist.access import ADMINS, AUDITORS, allow
@@ -81,9 +81,10 @@ def _facts(page: PageMaker) -> dict[str, Any]:
         opened = alerts.open_alerts(session)
         names = [entry.name for entry in config.senders]
         names += [entry.name for entry in associations.trusted(session)]
-        counts = overview.counts(session, now=now)
+        oldest = operations.oldest_open(session)
+        waiting = now - oldest if oldest else timedelta(0)
         return {
-            "badges": list(badges(page, session, config, running, paused, counts, now)),
+            "badges": list(badges(page, session, config, running, paused, waiting, now)),
             "alerts": [(alert, sentence(page, alert)) for alert in opened],
             "paused": [(page.say(STAGES[stage]), switch) for stage, switch in sorted(paused.items())],
             "senders": [
@@ -92,7 +93,7 @@ def _facts(page: PageMaker) -> dict[str, Any]:
             ],
             "processes": [(page.say(KINDS.get(one.kind, one.kind)), one, _place(one), _detail(one)) for one in running],
             "sizes": operations.sizes(session),
-            "counts": counts,
+            "model": registry.active(session),
             "denied": associations.count_denied(session, now - timedelta(hours=24)),
             "now": now,
         }
@@ -130,7 +131,7 @@ def badges(
     config: Config,
     running: Sequence[Seen],
     paused: dict[Stage, Switch],
-    counts: dict[str, Any],
+    waiting: timedelta,
     now: datetime,
 ) -> Iterator[Badge]:
     """Everything that must be well for films to get their answers."""
@@ -141,9 +142,8 @@ def badges(
     gpus = sorted({str(one.detail.get("device")) for one in running if "cuda" in str(one.detail.get("device"))})
     if gpus:
         yield Badge("GPU", "good", gpus[0])
-    oldest = timedelta(seconds=counts["oldest_waiting_seconds"])
-    stuck = oldest > timedelta(minutes=config.alerts.stuck_minutes)
-    words = duration(page, oldest) if oldest else page.say(N_("nothing waits"))
+    stuck = waiting > timedelta(minutes=config.alerts.stuck_minutes)
+    words = duration(page, waiting) if waiting else page.say(N_("nothing waits"))
     yield Badge(page.say(N_("Oldest waiting")), "warn" if stuck else "good", words, "/admin/queues")
 
 
