@@ -3,15 +3,13 @@
 import csv
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner, Result
 
@@ -219,25 +217,13 @@ def test_every_section_is_there_though_films_are_few(report: Path, heading: str)
     assert f">{heading}</h2>" in (report / PAGE).read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def browser_page() -> Iterator[tuple[Page, list[str]]]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: complaints.append(request.url))
-        yield page, complaints
-        browser.close()
-
-
 @pytest.mark.peer
-def test_page_opens_from_disk_without_complaint_or_request(report: Path, browser_page: tuple[Page, list[str]]) -> None:
-    page, complaints = browser_page
+def test_page_opens_from_disk_without_complaint_or_request(report: Path, chromium: Browser) -> None:
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: complaints.append(request.url))
     page.goto((report / PAGE).as_uri())
     assert page.locator("h1").inner_text() == "Evaluation report"
     assert [text for text in complaints if not text.startswith(("file:", "data:"))] == []
@@ -247,6 +233,7 @@ def test_page_opens_from_disk_without_complaint_or_request(report: Path, browser
     assert all(page.evaluate("Array.from(document.images, image => image.naturalWidth > 0)"))
     assert page.locator("figure svg").count() == 6
     assert HOSTILE in page.locator("#groups ~ table").first.inner_text()
+    page.close()
 
 
 def test_opponent_is_read_on_the_same_films_at_its_own_threshold(

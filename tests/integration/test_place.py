@@ -232,5 +232,5 @@ def test_a_step_in_the_meantime_makes_the_ruling_void(desk: Desk) -> None:
         gathered = concluder._gather(job)
         assert gathered
         step(desk, Stage.SHADOW, "Ann")
-        assert concluder._publish(job, *gathered, []) == "the policy has changed"
+        assert concluder._publish(job, gathered, []) == "the policy has changed"
     assert desk.study().revision == 0

@@ -193,6 +193,13 @@ def test_a_human_label_is_kept_once_for_each_reader(database: Database) -> None:
         assert session.scalars(select(ReportAudit.label)).all() == ["no_finding"]
 
 
+STUDY_OF_THE_FIRST_SCHEMA = """
+INSERT INTO studies
+    (study_instance_uid, accession_number, patient_id, priority, state, revision, first_received_at, last_received_at)
+VALUES ('1.2.3', 'A1', 'P1', 0, 'open', 0, :now, :now)
+"""
+
+
 def test_a_first_schema_with_data_is_upgraded(tmp_path: Path) -> None:
     from alembic import command
     from alembic.config import Config
@@ -203,7 +210,7 @@ def test_a_first_schema_with_data_is_upgraded(tmp_path: Path) -> None:
         config.set_main_option("script_location", str(REPOSITORY / "db" / "migrations"))
         config.attributes["connection"] = session.connection()
         command.upgrade(config, "0001")
-    receive_study(database)
+        session.execute(text(STUDY_OF_THE_FIRST_SCHEMA), {"now": "2026-01-02 03:04:05.000000"})
     schema.prepare(database)
     keep(database)
     with database.read() as session:

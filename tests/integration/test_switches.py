@@ -110,7 +110,7 @@ def test_paused_worker_claims_no_film(rows: Database, config: Config, listener: 
         assert peer.accepted(contexts=STORAGE).store(film(), instance="1.2.3.4").status == 0
     pause(rows, Stage.ANALYSE)
     nobody: Any = None  # neither decoders nor a network are needed while nothing may be claimed
-    Analyser(config, rows, nobody, nobody, nobody, nobody)._claim_ahead()
+    Analyser(config, rows, nobody, nobody, nobody, nobody, nobody)._claim_ahead()
     with rows.read() as session:
         assert set(session.scalars(select(Job.state).where(Job.kind == JobKind.ANALYSE))) == {JobState.QUEUED}
 

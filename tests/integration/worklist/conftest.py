@@ -1,40 +1,28 @@
 """A running site of web pages, a client for each role, and a browser."""
 
-import os
 import re
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import httpx2
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from clearfilm.config import Config
 from db import accounts, schema
 from db.accounts import Role
 from db.models import Study
 from db.session import Database
-from tests.integration.conftest import missing
 from worklist import passwords
 from worklist.app import create_app
 from worklist.main import settings
 from worklist.services import Services
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PASSWORD = "correct horse battery"
 PATIENT = "CANARY^PATIENT"
 
@@ -162,19 +150,6 @@ as_reader = _logged_in(Role.READER)
 as_radiologist = _logged_in(Role.RADIOLOGIST)
 as_admin = _logged_in(Role.ADMIN)
 as_auditor = _logged_in(Role.AUDITOR)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; one for all tests of the session."""
-    if not CHROMIUM.exists():
-        missing("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=list(FLAGS), chromium_sandbox=os.geteuid() != 0
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
