@@ -210,8 +210,9 @@
       const response = await ask(form.getAttribute("action"), { method: "POST", body, headers: {
         "HX-Request": "true", "HX-Current-URL": location.href } });
       if (response.ok) {
+        const text = await response.text();  // the keys need the old part until the new one is here
         part.remove();  // kept now: nothing of the form is worth saving
-        renew(await response.text());
+        renew(text);
         panel.querySelector("#p-verdict [aria-pressed=true]")?.focus({ preventScroll: true });
       } else {
         window.clearfilm.say(await trouble(response));

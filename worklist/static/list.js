@@ -229,7 +229,11 @@
     const moved = row.getBoundingClientRect().top - before;
     if (!moved) return;
     const room = document.documentElement.scrollHeight - innerHeight - scrollY;
-    if (moved > room) list().style.paddingBottom = `${parseFloat(list().style.paddingBottom || 0) + moved - room + 1}px`;
+    if (moved > room) {
+      // A list shorter than the window scrolls only after it was filled up to the window's end.
+      const blank = Math.max(0, innerHeight - scrollY - list().getBoundingClientRect().bottom);
+      list().style.paddingBottom = `${parseFloat(list().style.paddingBottom || 0) + blank + moved - room + 1}px`;
+    }
     scrollBy({ top: moved, behavior: "instant" });
   };
 
