@@ -49,7 +49,7 @@ class Person:
             self.page.keyboard.press(key)
 
     def tab_to(self, target: Locator, key: str = "Tab") -> None:
-        """Press Tab until the target has the focus."""
+        """Press Tab, or another key that moves on, until the target has the focus."""
         target.wait_for()
         for _ in range(MOST_TABS):
             if target.evaluate("place => place === document.activeElement"):
@@ -305,8 +305,7 @@ def send_again(person: Person, pacs_folder: Path) -> None:
     person.follow(page.locator('nav.tabs a[href$="tab=done"]'))
     page.wait_for_url("**tab=done*")
     delivery = page.locator("tbody tr", has_text="→ pacs").first.get_by_role("checkbox")
-    while not delivery.evaluate("place => place === document.activeElement"):
-        person.press("j")
+    person.tab_to(delivery, "j")
     person.press("x")
     expect(delivery).to_be_checked()
     person.tab_to(person.button("Send again"), "Shift+Tab")
