@@ -44,6 +44,7 @@ class Child:
     ready: bool = False
     was_ready: bool = False  # in this or an earlier start
     is_needed: bool = True  # the node stops when it cannot be kept running
+    is_missed: bool = False  # not needed, and cannot be kept running
     crashes: deque[float] = field(default_factory=lambda: deque(maxlen=CRASHES))
     restart_at: float = 0.0
 
@@ -118,20 +119,23 @@ def _watch(children: list[Child], config: Config, environment: dict[str, str], s
             code = _look_after(child)
             if code is not None:
                 return code
-        if not announced and all(child.ready for child in children):
+        if not announced and all(child.ready or child.is_missed for child in children):
             announced = True
             notify_ready()
-            _announce(config, environment)
+            _announce(config, environment, with_pages=not any(child.is_missed for child in children))
     return 0
 
 
-def _announce(config: Config, environment: dict[str, str]) -> None:
-    """Where the node is, in one line; a second one only while there is no user."""
+def _announce(config: Config, environment: dict[str, str], *, with_pages: bool) -> None:
+    """Where the node is, where its web pages are, and while there is no user how to make the first one: a line each."""
     from cli.worklist import address, first_login
 
     port = environment.get("CLEARFILM_NODE__PORT", config.node.port)
+    print(f"ready: {config.node.ae_title}@{config.node.address}:{port}", flush=True)  # noqa: T201 - contract
+    if not with_pages:
+        return
     pages = address(config, int(environment.get("CLEARFILM_WORKLIST__PORT", config.worklist.port)))
-    print(f"ready: {config.node.ae_title}@{config.node.address}:{port} worklist {pages}", flush=True)  # noqa: T201
+    print(f"web pages: {pages}", flush=True)  # noqa: T201 - the console is the way to them
     with closing(Database(config.database_url)) as database:
         link = first_login(database, pages)
     if link is not None:
@@ -152,8 +156,9 @@ def _look_after(child: Child) -> int | None:
     child.crashes.append(now)
     many = len(child.crashes) == CRASHES and now - child.crashes[0] < CRASH_WINDOW_SECONDS
     hopeless = code == 78 or (code > 0 and not child.was_ready)  # it said itself why it cannot start
-    if many and child.was_ready and not child.is_needed:
+    if (many or hopeless) and code != 78 and not child.is_needed:
         logger.error("web pages keep failing: the node goes on without them", extra={"exit_code": code})
+        child.is_missed = True
         child.restart_at = now + LONGEST_PAUSE_SECONDS
         return None
     if many or hopeless:

@@ -42,6 +42,7 @@ class Node:
     pacs_port: int
     settings: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    has_pages: bool = True
     process: "subprocess.Popen[str] | None" = None
     peer: scu.Peer | None = None
     worklist: str = ""  # address of the web pages
@@ -90,10 +91,11 @@ class Node:
         if not line.startswith("ready:"):
             self.stop()
             raise AssertionError(f"the node did not start:\n{self.log[-3000:]}")
-        node, _, self.worklist = line.removeprefix("ready:").strip().partition(" worklist ")
-        title, _, address = node.partition("@")
+        title, _, address = line.removeprefix("ready:").strip().partition("@")
         host, _, port = address.partition(":")
         self.peer = scu.Peer(title, host, int(port), 5, 30)
+        if self.has_pages:
+            self.worklist = self.process.stdout.readline().removeprefix("web pages:").strip()
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.acceptance.films import sample
 from tests.acceptance.nodes import REPOSITORY, Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -105,7 +106,23 @@ def test_altered_bundle_is_refused(stopped: Node, tmp_path: Path) -> None:
     assert "card.md does not match the manifest" in sentences(outcome)
 
 
-def test_line_that_begins_with_ready_tells_where_the_pages_are(stopped: Node) -> None:
+def test_a_port_that_the_pages_cannot_have_does_not_stop_films(stopped: Node) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        stopped.settings["worklist.port"] = port
+        stopped.has_pages = False
+        stopped.start()
+        try:
+            stopped.send_until_stored(sample("cr-mass"))
+            assert f"127.0.0.1:{port} is in use" in stopped.log
+            assert "the node goes on without them" in stopped.log
+        finally:
+            assert stopped.stop() == 0
+
+
+def test_line_after_ready_tells_where_the_pages_are(stopped: Node) -> None:
     stopped.start()
     try:
         assert stopped.process is not None
