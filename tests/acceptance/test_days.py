@@ -1,4 +1,4 @@
-"""Whole days at a running node that films come to by C-STORE: by keyboard alone, in both languages."""
+"""Days of radiologist and auditor at a running node that films come to: by keyboard alone, in both languages."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -10,12 +10,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from clearfilm.triage import Decision
 from db.accounts import Role
-from db.switches import Stage
 from tests.acceptance.films import fresh_film, sample
-from tests.acceptance.nodes import Node, assert_nothing_doubled, await_condition, read_journal
+from tests.acceptance.nodes import Node
 from tests.accessibility import assert_accessible
 from tests.integration.commands import clearfilm
-from worklist.rooms.alert_words import STAGES
 from worklist.templates import LANGUAGES, Templates
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -252,91 +250,6 @@ def keep_the_row_while_a_film_arrives(person: Person, send: Send) -> None:
     expect(rows(page).first.locator(".finding-words")).not_to_have_text(person.say("no answer yet"), timeout=30_000)
     assert focused.get_attribute("data-id") == number
     assert focused.bounding_box() == pytest.approx(before, abs=1)
-
-
-def test_admins_day(page: Page, language: str, node: Node, send: Send, pacs_folder: Path) -> None:
-    person = Person(page, language, Role.ADMIN)
-    person.log_in()
-    person.follow(person.link("Node"))
-    page.wait_for_url("**/admin")
-    expect(page.locator(".badges .badge").first).to_be_visible()
-    expect(page.locator(".badges .badge.bad")).to_have_count(0)
-    assert_accessible(page)
-    pause_and_resume_sending(person, node, send, pacs_folder)
-    send_again(person, pacs_folder)
-    try_the_destination(person)
-    add_a_user(person)
-    person.follow(person.link("Audit trail"))
-    page.wait_for_url("**/admin/audit")
-    expect(page.locator("tbody tr", has_text="stage paused").filter(has_text=person.name).first).to_be_visible()
-    person.log_out()
-
-
-def pause_and_resume_sending(person: Person, node: Node, send: Send, pacs_folder: Path) -> None:
-    """Results wait while sending is paused, and leave afterwards."""
-    page, label = person.page, person.say(STAGES[Stage.SEND])
-    person.follow(person.link("Queues"))
-    page.wait_for_url("**/admin/queues")
-    assert_accessible(page)
-    card = page.locator("form.card", has=page.get_by_text(label, exact=True))
-    person.follow(card.locator("summary"))
-    person.press("Tab")
-    page.keyboard.type("archive is moved")
-    person.press("Enter")
-    expect(card).to_contain_text("archive is moved")
-    known = len(read_journal(pacs_folder))
-    uid = send("cr-square-grid", person.language)
-    await_condition(lambda: bool((node.study(uid) or {}).get("decision")), 60, "study concluded")
-    person.follow(person.link("Overview"))
-    expect(page.locator("section.card", has_text="archive is moved")).to_contain_text(person.name)
-    person.follow(person.link("Queues"))
-    person.follow(page.locator('nav.tabs a[href$="tab=sending"]'))
-    expect(page.locator("tbody tr").first).to_contain_text("pacs")
-    assert len(read_journal(pacs_folder)) == known
-    person.follow(card.get_by_role("button", name=person.say("Resume"), exact=True))
-    expect(page.locator("p.notice")).to_have_text(person.say("Resumed."))
-    await_condition(lambda: len(read_journal(pacs_folder)) == known + 2, 60, "both results at the PACS")
-    node.await_done()
-
-
-def send_again(person: Person, pacs_folder: Path) -> None:
-    """A delivery that is done goes out again, with the same bytes."""
-    page, known = person.page, len(read_journal(pacs_folder))
-    person.follow(page.locator('nav.tabs a[href$="tab=done"]'))
-    page.wait_for_url("**tab=done*")
-    delivery = page.locator("tbody tr", has_text="→ pacs").first.get_by_role("checkbox")
-    person.tab_to(delivery, "j")
-    person.press("x")
-    expect(delivery).to_be_checked()
-    person.tab_to(person.button("Send again"), "Shift+Tab")
-    person.press("Enter")
-    expect(page.locator("p.notice")).to_have_text(person.say("{n} deliveries are sent again.", n=1))
-    await_condition(lambda: len(read_journal(pacs_folder)) == known + 2, 60, "both results at the PACS again")
-    assert_nothing_doubled(read_journal(pacs_folder))
-
-
-def try_the_destination(person: Person) -> None:
-    page = person.page
-    person.follow(person.link("Destinations"))
-    page.wait_for_url("**/admin/destinations")
-    for label, outcome in (("C-ECHO", "answers"), ("Would it take our results?", "takes our results")):
-        person.follow(person.button(label))
-        expect(page.locator(".chip.clear").get_by_text(person.say(outcome), exact=True)).to_be_visible()
-    assert_accessible(page)
-
-
-def add_a_user(person: Person) -> None:
-    page, name = person.page, f"locum-{person.language}"
-    person.follow(person.link("Users"))
-    page.wait_for_url("**/admin/users")
-    assert_accessible(page)
-    form = page.locator('form[action="/admin/users/add"]')
-    person.tab_to(form.locator("[name=name]"))
-    page.keyboard.type(name)
-    person.press("Tab", "ArrowDown", "Tab")
-    page.keyboard.type("temporary password")
-    person.press("Enter")
-    expect(page.locator("tbody tr", has_text=name)).to_contain_text(person.say("Radiologist"))
 
 
 def test_auditors_day(page: Page, language: str) -> None:
