@@ -76,8 +76,13 @@ class RunningListener:
         self._heartbeat = Heartbeat(self._database, "storescp", self._describe)
         self._heartbeat.start()
 
+    @property
+    def associations(self) -> int:
+        """Connections that are open."""
+        return self._server.present
+
     def _describe(self) -> dict[str, Any]:
-        return {"address": self._address, "port": self.port, "associations": self._server.present}
+        return {"address": self._address, "port": self.port, "associations": self.associations}
 
     def stop(self, seconds: float = _DRAIN_SECONDS) -> bool:
         """Accept nothing more, let running messages end, close.

@@ -7,7 +7,7 @@ A room is a module in `worklist/rooms/` with a router called `room`, templates b
 
     room = APIRouter()
 
-    @room.get("/case/{study_id}", dependencies=[audited("case shown")])
+    @room.get("/studies/{study_id}", dependencies=[audited("case shown")])
     @allow(*READERS)
     def case(page: Page, study_id: int) -> Response:
         with page.services.database.read() as session:
@@ -16,13 +16,13 @@ A room is a module in `worklist/rooms/` with a router called `room`, templates b
             raise Problem(404, N_("There is no such study."))
         return page.render("case.html", study=study)
 
-    @room.post("/case/{study_id}/verdict")
+    @room.post("/studies/{study_id}/verdict")
     @allow(*RADIOLOGISTS)
     def verdict(page: Page, study_id: int, agrees: Annotated[bool, Form()]) -> Response:
         with page.services.database.begin() as session:
             ...
             page.record(session, "verdict given", study_id=study_id, agrees=agrees)
-        return page.go(f"/case/{study_id}")
+        return page.go(f"/studies/{study_id}")
 
 Who may
     `allow` (`worklist/access.py`) goes directly above the function, below the route. The application refuses to

@@ -273,7 +273,7 @@ def test_churn_of_associations_leaves_no_threads_or_descriptors(listener: Runnin
     def churn(times: int) -> None:
         for number in range(times):
             # On a busy machine connections end later than this loop makes new ones: stay below the limit.
-            settle(lambda: threading.active_count() <= 4 + 2 * 4)
+            settle(lambda: listener.associations < SHORT.maximum_connections_per_address)
             with RawPeer(listener.port) as peer:
                 peer.accepted()
                 if number % 2:

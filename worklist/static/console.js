@@ -6,12 +6,15 @@
 
   // A part that somebody works in is left alone: rows that were chosen, open details, a field with the focus.
   const isBusy = (part) => part.querySelector(
-    'input:checked:not([type="radio"]), details[open], input:focus, textarea:focus, select:focus, button:focus'
+    'input:checked:not([type="radio"]), details[open], input:focus, textarea:focus, select:focus, button:focus, :active'
   ) !== null;
-  document.addEventListener("htmx:before:request", (event) => {
-    const source = event.detail.ctx.sourceElement;
-    if (source && source.matches("[data-calm]") && isBusy(source)) event.preventDefault();
-  });
+  // Asked again before the swap: somebody may have begun while the answer was on its way.
+  for (const name of ["htmx:before:request", "htmx:before:swap"]) {
+    document.addEventListener(name, (event) => {
+      const source = event.detail.ctx.sourceElement;
+      if (source && source.matches("[data-calm]") && isBusy(source)) event.preventDefault();
+    });
+  }
 
   const tell = () => {
     const place = document.querySelector("[data-chosen]");
