@@ -378,3 +378,24 @@ def test_a_broken_lexicon_is_refused(tmp_path: Path, content: str) -> None:
 def test_an_empty_lexicon_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="lexicon_"):
         lexicons.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("impression", "wanted"),
+    [
+        ("Heart is large. Lungs are clear.", FINDING),
+        ("The heart is large, lungs clear", FINDING),
+        ("The aorta is large. Lungs are clear.", FINDING),
+        ("No large effusion. Lungs are clear.", NO_FINDING),
+        ("The lungs are clear. There is no focal consolidation, a nodule is seen.", FINDING),
+        ("The lungs are clear. No consolidation, an effusion on the left.", FINDING),
+        # The other lung may be missing.
+        ("Right lung is clear.", INDETERMINATE),
+        ("左肺清晰", INDETERMINATE),
+        ("右肺未见异常", INDETERMINATE),
+    ],
+)
+def test_what_is_large_begins_anew_or_speaks_of_one_lung_is_not_clear(
+    lexicon: Lexicon, impression: str, wanted: str
+) -> None:
+    assert label(lexicon, impression).label == wanted
