@@ -17,6 +17,7 @@ from clearfilm.process import notify_ready, stop_event
 from cli.node import opened, prepared
 from cli.terminal import complain, print_json, print_table, progress, say
 from db import reports
+from db.models import ReportStatus
 from db.session import Database
 from training.labels import audit
 from training.labels.labeller import Labeller, from_config, label_current
@@ -250,6 +251,7 @@ def _of_database(database: Database) -> list[LabelledText]:
         return [
             LabelledText(str(one.report_id), one.findings, one.impression, one.label or Value.INDETERMINATE.value)
             for one in reports.current(session)
+            if one.status is ReportStatus.FINAL
         ]
 
 

@@ -16,7 +16,7 @@ from clearfilm.promotion import Evidence, Gate, ShadowStatistics, as_json, finge
 from clearfilm.triage import Decision
 from db import audit, registry
 from db.governance import Signature, SignatureKind
-from db.models import Analysis, Instance, ModelBundle, ModelState, Report, Study
+from db.models import Analysis, Instance, ModelBundle, ModelState, Report, ReportStatus, Study
 
 NEEDED_SIGNATURES = 2
 _FINDING, _NO_FINDING = "finding", "no_finding"
@@ -274,7 +274,11 @@ def shadow_statistics(session: Session, bundle: ModelBundle, *, now: datetime) -
     )
     reports = (
         select(Report.study_id, func.max(case((Report.label == _FINDING, 1), else_=0)).label("abnormal"))
-        .where(Report.superseded_by.is_(None), Report.label.in_([_FINDING, _NO_FINDING]))
+        .where(
+            Report.superseded_by.is_(None),
+            Report.label.in_([_FINDING, _NO_FINDING]),
+            Report.status != ReportStatus.PRELIMINARY,
+        )
         .group_by(Report.study_id)
         .subquery()
     )

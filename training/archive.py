@@ -12,7 +12,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from clearfilm.errors import NotAnalysable
-from db.models import Instance, InstanceState, Report, Study
+from db import reports as kept_reports
+from db.models import Instance, InstanceState, Report, ReportStatus, Study
 from training.cohort import ABNORMAL, NORMAL, Candidate, Film, Selection
 from training.headers import read_facts
 from training.progress import Silent, Watcher, watched
@@ -41,6 +42,8 @@ class Reported:
     label: str | None
     rule: str | None
     tags: tuple[str, ...]
+    status: ReportStatus
+    """Of the report itself; of one with addenda, that of the report that they add to."""
 
 
 def labelled_films(session: Session) -> Iterator[ArchiveFilm]:
@@ -54,7 +57,8 @@ def labelled_films(session: Session) -> Iterator[ArchiveFilm]:
     reports: dict[int, list[Reported]] = defaultdict(list)
     for report in session.scalars(select(Report).where(Report.superseded_by.is_(None), Report.study_id.is_not(None))):
         assert report.study_id is not None
-        said = Reported(report.id, report.label, report.rule, tuple(report.tags or ()))
+        status = kept_reports.reading(session, report).status
+        said = Reported(report.id, report.label, report.rule, tuple(report.tags or ()), status)
         reports[report.study_id].append(said)
     rows = session.execute(select(Instance, Study).join(Study, Instance.study_id == Study.id).order_by(Instance.id))
     for instance, study in rows:
@@ -116,6 +120,11 @@ def _unfit(film: ArchiveFilm) -> str | None:
     labels = {report.label for report in film.reports}
     if not labels:
         return "no report"
+    statuses = {report.status for report in film.reports}
+    if ReportStatus.PRELIMINARY in statuses:
+        return "a preliminary report only"
+    if ReportStatus.ADDENDUM in statuses:
+        return "an addendum without its report"
     if labels == {None}:
         return "the report has no label yet: run clearfilm reports label"
     if len(labels) > 1:

@@ -62,9 +62,17 @@ class Node:
             instance.state, instance.reason = state, reason
         return str(ds.StudyInstanceUID)
 
-    def report(self, study: str, label: str | None, *, tags: tuple[str, ...] = ()) -> None:
+    def report(
+        self,
+        study: str,
+        label: str | None,
+        *,
+        tags: tuple[str, ...] = (),
+        status: ReportStatus = ReportStatus.FINAL,
+    ) -> None:
         with self.database.begin() as session:
-            report = ReceivedReport(ReportSource.CSV, ReportStatus.FINAL, "", f"text {study}", study_instance_uid=study)
+            text = f"{status.value} text {study}"
+            report = ReceivedReport(ReportSource.CSV, status, "", text, study_instance_uid=study)
             reports.record(session, report, now=self.database.now(session))
             if label is not None:
                 number = [reading.report_id for reading in reports.current(session)][-1]
@@ -100,6 +108,25 @@ def test_films_with_a_clear_report_make_a_cohort_and_the_others_are_counted(node
     film = cohort.films[0]
     assert (film.view, film.sex, film.date, film.device) == ("PA", "F", "20260102", "Maker M1")
     assert film.report.startswith("report ")
+
+
+def test_only_final_reports_count(node: Node, tmp_path: Path) -> None:
+    early, lonely, whole = (node.receive(name) for name in ("EARLY", "LONELY", "WHOLE"))
+    early_and_more = node.receive("EARLY AND MORE")
+    node.report(early, "no_finding", status=ReportStatus.PRELIMINARY)
+    node.report(lonely, "no_finding", status=ReportStatus.ADDENDUM)
+    node.report(whole, None)
+    node.report(whole, "finding", status=ReportStatus.ADDENDUM)
+    node.report(early_and_more, None, status=ReportStatus.PRELIMINARY)
+    node.report(early_and_more, "no_finding", status=ReportStatus.ADDENDUM)
+    with node.database.read() as session:
+        selection = read_archive(session, node.folder)
+    assert [candidate.identity for candidate in selection.candidates] == ["WHOLE"]
+    assert sorted(reason for _, reason in selection.excluded) == [
+        "a preliminary report only",
+        "a preliminary report only",
+        "an addendum without its report",
+    ]
 
 
 def test_film_whose_file_is_gone_is_counted(node: Node, tmp_path: Path) -> None:
