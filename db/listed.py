@@ -13,7 +13,7 @@ from clearfilm.policy.rules import Level
 from clearfilm.triage import Decision
 from db import listing
 from db.listing import Place, Rank, Viewpoint
-from db.models import Analysis, Instance, InstanceState, Reading, Study, StudyPlacement, StudyState
+from db.models import Analysis, Instance, InstanceState, Outstanding, Reading, Study, StudyPlacement, StudyState
 
 
 class Step(enum.StrEnum):
@@ -70,8 +70,6 @@ def rows(session: Session, places: Sequence[Place], viewpoint: Viewpoint) -> lis
         )
     }
     films = _films(session, numbers)
-    failed = listing.failed_among(session, numbers)
-    undelivered = listing.undelivered_among(session, numbers)
     return [
         _row(
             place,
@@ -80,8 +78,6 @@ def rows(session: Session, places: Sequence[Place], viewpoint: Viewpoint) -> lis
             films[place.study_id],
             viewpoint,
             shows_answer=place.study_id in answered,
-            failed=place.study_id in failed,
-            undelivered=place.study_id in undelivered,
         )
         for place in places
         if place.study_id in studies
@@ -123,8 +119,6 @@ def _row(
     viewpoint: Viewpoint,
     *,
     shows_answer: bool,
-    failed: bool,
-    undelivered: bool,
 ) -> ListedStudy:
     flag = placement if placement and placement.shown and placement.revision == study.revision else None
     flagged = flag is not None and viewpoint.shows and study.state is StudyState.CONCLUDED
@@ -146,8 +140,8 @@ def _row(
         sender=study.sender,
         description=study.study_description,
         decision=study.decision if shows_answer else None,
-        reason=study.reason if shows_answer or failed else None,
-        step=_step(study, films, shows_answer=shows_answer, failed=failed, undelivered=undelivered),
+        reason=study.reason if shows_answer or study.outstanding is Outstanding.FAILED else None,
+        step=_step(study, films, shows_answer=shows_answer),
         reading=study.reading,
         received_at=study.first_received_at,
         read_at=study.read_at,
@@ -158,12 +152,12 @@ def _row(
     )
 
 
-def _step(study: Study, films: list[_Film], *, shows_answer: bool, failed: bool, undelivered: bool) -> Step:
-    if failed:
+def _step(study: Study, films: list[_Film], *, shows_answer: bool) -> Step:
+    if study.outstanding is Outstanding.FAILED:
         return Step.FAILED
     if study.state is StudyState.CONCLUDED and shows_answer:
         sent = study.delivered_at is not None and study.concluded_at is not None
-        if sent and study.delivered_at >= study.concluded_at and not undelivered:  # type: ignore[operator]
+        if sent and study.delivered_at >= study.concluded_at and study.outstanding is None:  # type: ignore[operator]
             return Step.DELIVERED
         return Step.CONCLUDED
     if not films or any(film.state is InstanceState.QUEUED for film in films):

@@ -17,17 +17,7 @@ from sqlalchemy.orm import Session
 from clearfilm.errors import UsageError
 from clearfilm.names import search_terms
 from clearfilm.triage import Decision
-from db.models import (
-    Delivery,
-    DeliveryState,
-    Job,
-    JobState,
-    Reading,
-    Result,
-    Study,
-    StudyPlacement,
-    StudyState,
-)
+from db.models import Outstanding, Reading, Study, StudyPlacement, StudyState
 from db.readings import Opening
 
 MOST_COUNTED = 1000
@@ -107,8 +97,8 @@ class Filter:
     sender: str = ""
     location: str = ""
     sex: str = ""
-    age_from: float | None = None
-    age_to: float | None = None
+    age_from: int | None = None
+    age_to: int | None = None  # until the next birthday
     received_from: datetime | None = None
     received_before: datetime | None = None
     mine: bool = False
@@ -213,18 +203,6 @@ def _is_withheld() -> ColumnElement[bool]:
     return and_(Study.withheld, Study.reading.is_distinct_from(Reading.REPORTED))
 
 
-def failed_among(session: Session, study_ids: Sequence[int]) -> set[int]:
-    """Those of some studies that need somebody: work of theirs has failed."""
-    bad = or_(Study.state == StudyState.FAILED, Study.id.in_(_failed()))
-    return set(session.scalars(select(Study.id).where(Study.id.in_(study_ids), bad)))
-
-
-def undelivered_among(session: Session, study_ids: Sequence[int]) -> set[int]:
-    """Those of some studies whose results are still to be sent."""
-    waiting = Study.id.in_(_with_deliveries(DeliveryState.WAITING))
-    return set(session.scalars(select(Study.id).where(Study.id.in_(study_ids), waiting)))
-
-
 def oldest_unread(session: Session, viewpoint: Viewpoint) -> datetime | None:
     """When the study that waits longest was received."""
     unread = _readers(Readers.UNREAD, viewpoint)
@@ -301,7 +279,6 @@ def _conditions(wanted: Filter, viewpoint: Viewpoint) -> list[ColumnElement[bool
     if wanted.age_from is not None:
         found.append(Study.age_years >= wanted.age_from)
     if wanted.age_to is not None:
-        # Until the next birthday.
         found.append(Study.age_years < wanted.age_to + 1)
     if wanted.received_from is not None:
         found.append(Study.first_received_at >= wanted.received_from)
@@ -319,36 +296,19 @@ def _sex(sex: str) -> ColumnElement[bool]:
 
 
 def _progress(progress: Progress, viewpoint: Viewpoint) -> ColumnElement[bool]:
+    failed = Study.outstanding == Outstanding.FAILED
+    if progress is Progress.FAILED:
+        return failed
     # To readers a study of the blind share is one whose answer has not come yet.
     concluded = and_(Study.state == StudyState.CONCLUDED, not_(_is_withheld()) if viewpoint.shows else true())
     if progress is Progress.OPEN:
         waits = and_(Study.state == StudyState.CONCLUDED, _is_withheld()) if viewpoint.shows else false()
-        return and_(or_(Study.state == StudyState.OPEN, waits), Study.id.not_in(_failed()))
-    if progress is Progress.FAILED:
-        return or_(Study.state == StudyState.FAILED, Study.id.in_(_failed()))
+        return and_(or_(Study.state == StudyState.OPEN, waits), Study.outstanding.is_distinct_from(Outstanding.FAILED))
     sent = func.coalesce(Study.delivered_at >= Study.concluded_at, false())
-    waiting = Study.id.in_(_with_deliveries(DeliveryState.WAITING))
-    reached = and_(sent, not_(waiting)) if progress is Progress.DELIVERED else or_(not_(sent), waiting)
-    return and_(concluded, reached, Study.id.not_in(_failed()))
-
-
-def _failed() -> Select[int]:
-    """Studies with work that has failed and was not done since."""
-    jobs = (
-        select(Job.study_id)
-        .join(Study, Study.id == Job.study_id)
-        .where(Job.state == JobState.FAILED, or_(Job.revision.is_(None), Job.revision == Study.revision))
-    )
-    return jobs.union(_with_deliveries(DeliveryState.FAILED))  # type: ignore[return-value]
-
-
-def _with_deliveries(state: DeliveryState) -> Select[int]:
-    return (
-        select(Result.study_id)
-        .join(Delivery, Delivery.result_id == Result.id)
-        .join(Study, Study.id == Result.study_id)
-        .where(Delivery.state == state, Result.revision == Study.revision)
-    )
+    if progress is Progress.DELIVERED:
+        return and_(concluded, sent, Study.outstanding.is_(None))
+    waiting = func.coalesce(Study.outstanding == Outstanding.WAITING, false())
+    return and_(concluded, or_(waiting, and_(not_(sent), Study.outstanding.is_(None))))
 
 
 def _readers(readers: Readers, viewpoint: Viewpoint) -> ColumnElement[bool]:

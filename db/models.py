@@ -87,6 +87,13 @@ class Reading(enum.StrEnum):
     REPORTED = "reported"  # a report that is not preliminary
 
 
+class Outstanding(enum.StrEnum):
+    """What is still to be done for a study after its conclusion, or instead of it."""
+
+    WAITING = "waiting"  # results of the latest revision are to be sent
+    FAILED = "failed"  # no conclusion, or work has failed and was not done since
+
+
 class InstanceState(enum.StrEnum):
     """The way of one film."""
 
@@ -190,6 +197,9 @@ class Study(Base):
     lowered_until: Mapped[datetime | None] = mapped_column(
         comment="read later until then by its placement; a time that is over: its longest wait was reached"
     )
+    # The database itself keeps it, whoever changes jobs, deliveries or the study: see migration 0010. Never written
+    # from here; an object that was read before such a change does not have it.
+    outstanding: Mapped[Outstanding | None] = mapped_column(_states(Outstanding), comment="kept by triggers")
 
 
 # Filters and orders of the list are answered from here, without a look at the wide rows.
@@ -209,6 +219,15 @@ Index(
     Study.patient_sex,
     Study.age_years,
     Study.location,
+    Study.outstanding,
+)
+# Little is outstanding at any time.
+Index(
+    "ix_studies_outstanding",
+    Study.outstanding,
+    Study.first_received_at,
+    sqlite_where=text("outstanding IS NOT NULL"),
+    postgresql_where=text("outstanding IS NOT NULL"),
 )
 
 

@@ -40,6 +40,11 @@ from worklist.services import Services
 from worklist.templates import STATIC, Templates
 
 THREADS = 12
+# What readers open first, with its parts: a fifth of a second to compile.
+_FIRST_PAGES = (
+    *("base.html", "parts/live.html", "worklist.html", "list/choices.html", "list/rows.html", "list/details.html"),
+    *("case.html", "case/panel.html"),
+)
 # Each module has a `room`: a router whose routes say who may call them.
 ROOMS = (
     health.room,
@@ -95,6 +100,7 @@ def create_app(config: Config, database: Database, config_path: Path | None = No
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         services.hub.start()
         services.films.start()
+        await run_in_threadpool(services.templates.prepare, *_FIRST_PAGES, language=config.worklist.language)
         yield
         services.hub.close()
         await run_in_threadpool(services.films.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import enum
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ OLDEST: Final = 130
 LEVELS: Final[Mapping[str, Rank]] = {rank.name.lower(): rank for rank in Rank}
 PERIODS: Final[Mapping[str, timedelta]] = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 SEXES: Final = ("F", "M", "O")
+ALL_STUDIES: Final = Filter()
 ARRIVAL_BY_LEVEL: Final = Sorting()
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
@@ -32,41 +34,18 @@ Choice = TypeVar("Choice", bound=enum.StrEnum)
 class ListQuery:
     """What an address asks for. Times of day count in the viewer's zone, which the address does not have."""
 
-    text: str = ""
-    progress: tuple[Progress, ...] = ()
-    readers: tuple[Readers, ...] = ()
-    finding: tuple[Finding, ...] = ()
-    level: tuple[Rank, ...] = ()
-    sender: str = ""
-    location: str = ""
-    sex: str = ""
-    age_from: int | None = None
-    age_to: int | None = None
+    wanted: Filter = ALL_STUDIES
+    """Without its times of arrival, which come of the next three."""
     when: str = ""
     day_from: date | None = None
     day_to: date | None = None
-    mine: bool = False
     sorting: Sorting = ARRIVAL_BY_LEVEL
     after: tuple[Any, ...] | None = None
 
     def filter(self, now: datetime, zone: ZoneInfo) -> Filter:
-        """The same for the database."""
+        """For the database."""
         received_from, received_before = self._period(now, zone)
-        return Filter(
-            text=self.text,
-            progress=self.progress,
-            readers=self.readers,
-            finding=self.finding,
-            level=self.level,
-            sender=self.sender,
-            location=self.location,
-            sex=self.sex,
-            age_from=self.age_from,
-            age_to=self.age_to,
-            received_from=received_from,
-            received_before=received_before,
-            mine=self.mine,
-        )
+        return replace(self.wanted, received_from=received_from, received_before=received_before)
 
     def address(self, **changes: Any) -> str:
         """Canonical query string of this list, with some of its fields changed; without the place in it."""
@@ -85,28 +64,29 @@ def _midnight(day: date | None, zone: ZoneInfo, days: int = 0) -> datetime | Non
 
 
 def _pairs(query: ListQuery) -> Iterable[tuple[str, str]]:
+    wanted = query.wanted
     several: tuple[tuple[str, Iterable[str]], ...] = (
-        ("q", [query.text] if query.text else []),
-        ("level", [rank.name.lower() for rank in query.level]),
-        ("read", [readers.value for readers in query.readers]),
-        ("finding", [finding.value for finding in query.finding]),
-        ("state", [progress.value for progress in query.progress]),
+        ("q", [wanted.text] if wanted.text else []),
+        ("level", [rank.name.lower() for rank in wanted.level]),
+        ("read", [readers.value for readers in wanted.readers]),
+        ("finding", [finding.value for finding in wanted.finding]),
+        ("state", [progress.value for progress in wanted.progress]),
     )
     for name, values in several:
         yield from ((name, value) for value in values)
     for name, value in (
-        ("sender", query.sender),
-        ("location", query.location),
-        ("sex", query.sex),
-        ("age_from", query.age_from),
-        ("age_to", query.age_to),
+        ("sender", wanted.sender),
+        ("location", wanted.location),
+        ("sex", wanted.sex),
+        ("age_from", wanted.age_from),
+        ("age_to", wanted.age_to),
         ("when", query.when),
         ("from", query.day_from),
         ("to", query.day_to),
     ):
         if value not in ("", None):
             yield name, str(value)
-    if query.mine:
+    if wanted.mine:
         yield "mine", "1"
     if query.sorting.by is not Order.TRIAGE:
         yield "sort", query.sorting.by.value
@@ -141,7 +121,8 @@ def read(pairs: Iterable[tuple[str, str]]) -> tuple[ListQuery, list[str]]:
         except ValueError:
             wrong.add(name if reader else "…")
     sorting = Sorting(fields.pop("sort", Order.TRIAGE), fields.pop("descending", False))
-    query = ListQuery(**fields, sorting=sorting)
+    wanted = Filter(**{name: fields.pop(name) for name in _FILTERS & fields.keys()})
+    query = ListQuery(wanted, **fields, sorting=sorting)
     if query.when and (query.day_from or query.day_to):
         query = replace(query, when="")
     return query, sorted(wrong)
@@ -276,5 +257,6 @@ _READERS: Final[Mapping[str, Callable[[dict[str, Any], str], None]]] = {
     "order": _one("descending", lambda value: _among(("asc", "desc"))(value) == "desc"),
     "after": _one("after", _read_key),
 }
+_FILTERS: Final = frozenset(field.name for field in dataclasses.fields(Filter))
 FIELDS: Final = (*_READERS,)
 PARAMETERS_IN_WORDS: Final = N_("The address asks for something that makes no sense; left out: {names}.")

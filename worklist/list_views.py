@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from db.listing import Order, Progress, Rank, Readers, Sorting
+from db.listing import Filter, Order, Progress, Rank, Readers, Sorting
 from db.views import SavedView
 from worklist.list_query import ListQuery, read
 from worklist.templates import N_
 
 _NEWEST: Final = Sorting(Order.RECEIVED, descending=True)
-UNREAD: Final = ListQuery(readers=(Readers.UNREAD,))
+UNREAD: Final = ListQuery(Filter(readers=(Readers.UNREAD,)))
 BUILT_IN: Final = (
     (N_("Unread"), UNREAD),
-    (N_("STAT"), ListQuery(readers=(Readers.UNREAD,), level=(Rank.STAT, Rank.HIGH))),
+    (N_("STAT"), ListQuery(Filter(readers=(Readers.UNREAD,), level=(Rank.STAT, Rank.HIGH)))),
     (N_("Today"), ListQuery(when="today", sorting=_NEWEST)),
-    (N_("Failed"), ListQuery(progress=(Progress.FAILED,), sorting=_NEWEST)),
-    (N_("Mine"), ListQuery(mine=True, sorting=_NEWEST)),
+    (N_("Failed"), ListQuery(Filter(progress=(Progress.FAILED,)), sorting=_NEWEST)),
+    (N_("Mine"), ListQuery(Filter(mine=True), sorting=_NEWEST)),
     (N_("All"), ListQuery(sorting=_NEWEST)),
 )
 FRESH_SECONDS: Final = 2.0

@@ -45,6 +45,11 @@ class Templates:
         self._catalogues = {language: catalogue(language) for language in LANGUAGES}
         self._environments = {language: self._environment(language) for language in LANGUAGES}
 
+    def prepare(self, *names: str, language: str) -> None:
+        """Compile some pages now, so that the first visitor need not wait for it."""
+        for name in names:
+            self._environments[language].get_template(name)
+
     def render(self, name: str, language: str, context: Mapping[str, object]) -> str:
         """A page as text. Every value in it is escaped unless a template says otherwise."""
         return self._environments[language].get_template(name).render(context)

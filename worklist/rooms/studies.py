@@ -286,7 +286,7 @@ def _wall(page: PageMaker, template: str) -> Response:
         lines, _ = _lines(page, session, asked, viewpoint, None, limit=WALL_ROWS)
         waiting = listing.count(session, asked.filter(viewpoint), viewpoint)
         urgent = listing.count(
-            session, Filter(readers=UNREAD.readers, level=(Rank.LIMIT, Rank.STAT, Rank.HIGH)), viewpoint
+            session, Filter(readers=UNREAD.wanted.readers, level=(Rank.LIMIT, Rank.STAT, Rank.HIGH)), viewpoint
         )
         oldest = listing.oldest_unread(session, viewpoint)
     return page.render(
@@ -342,7 +342,7 @@ def _row_values(page: PageMaker) -> dict[str, Any]:
 
 def _counting(session: Session, query: ListQuery, zone: ZoneInfo, viewpoint: Viewpoint) -> tuple[Any, Any]:
     """Key and question of a count; readers with the same view share it."""
-    own = viewpoint.user_id if query.mine else None
+    own = viewpoint.user_id if query.wanted.mine else None
     key = (query.address(), zone.key if query.when or query.day_from or query.day_to else "", own, viewpoint.shows)
     return key, lambda: listing.count(session, query.filter(viewpoint.now, zone), viewpoint)
 

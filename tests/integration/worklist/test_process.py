@@ -1,5 +1,6 @@
 """`clearfilm worklist` as a process: light, told apart from the others, ended in order."""
 
+import asyncio
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from cli import users
 from tests.integration.worklist.conftest import PASSWORD, form_token
+from worklist import main
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MOST_MEGABYTES = 200
@@ -67,6 +69,25 @@ def test_process_is_light_says_where_it_is_and_ends_with_open_streams(
             assert next(lines).startswith("event: hello")
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
+
+
+def test_answers_are_not_held_back_until_the_peer_acknowledges() -> None:
+    # asyncio switches Nagle's algorithm off only for sockets that were made with the protocol's name.
+    async def connected() -> bool:
+        listening = main._bind("127.0.0.1", 0)
+        accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def note(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken = writer.get_extra_info("socket")
+            accepted.set_result(bool(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            writer.close()
+
+        async with await asyncio.start_server(note, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return await accepted
+
+    assert asyncio.run(connected())
 
 
 def test_second_process_on_the_port_says_so(tmp_path: Path) -> None:
