@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clearfilm.dicom.preprocessing import PREPROCESSING_ID, preprocessing_hash
+from clearfilm.operating import CalibrationScores
 from clearfilm.vision.bundle import (
+    CALIBRATION,
     CARD,
     DESCRIPTION,
     FEATURES,
@@ -51,6 +53,25 @@ def description(version: str = "1") -> Description:
 def write(folder: Path, version: str = "1") -> str:
     """Write a bundle whose weights are no network; its digest."""
     files = {DESCRIPTION: dump_description(description(version)), CARD: b"# Test\n", WEIGHTS: b"", FEATURES: b""}
+    return write_bundle(folder, files)
+
+
+def write_calibrated(folder: Path, version: str) -> str:
+    """The same with calibration scores, from which its operating point can be moved; its digest."""
+    scores = CalibrationScores(
+        scores=tuple((number + 1) / 101 for number in range(100)),
+        abnormal=tuple(number >= 40 for number in range(100)),
+        patients=tuple(range(100)),
+    )
+    point = OperatingPoint(threshold=0.3, sensitivity=0.95, confidence=0.95, abnormal_patients=60, misses=0)
+    described = description(version).model_copy(update={"operating_point": point})
+    files = {
+        WEIGHTS: b"weights",
+        DESCRIPTION: dump_description(described),
+        CARD: b"card",
+        FEATURES: b"features",
+        CALIBRATION: scores.dump(),
+    }
     return write_bundle(folder, files)
 
 

@@ -165,7 +165,7 @@ def _sign(page: PageMaker, number: int, reason: str, waivers: Mapping[str, str])
         raise Problem(
             409,
             N_("Not signed. These gates stand in the way: {gates}."),
-            gates=", ".join(gate.name for gate in ballot.blocking),
+            gates=page.say(N_(", ")).join(page.say(gate.title) for gate in ballot.blocking),
         )
     return page.go(f"/admin/models/{number}")
 

@@ -9,13 +9,13 @@ from datetime import timedelta
 
 import httpx2
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from pynetdicom import AE
 from pynetdicom.sop_class import SecondaryCaptureImageStorage, Verification  # type: ignore[attr-defined]
 from sqlalchemy import select, update
 
 from clearfilm.config import Config, Destination
-from db import associations, audit, intake, schema, switches
+from db import associations, audit, intake, operations, schema, switches
 from db.accounts import Role
 from db.associations import Call, Outcome
 from db.intake import ReceivedFilm, StudyAttributes
@@ -247,3 +247,120 @@ def test_admin_pauses_and_resumes_in_the_browser(site: Site, browser_page: Page)
     with site.database.begin() as session:
         switches.resume(session, Stage.RECEIVE, actor="ann", now=site.database.now(session))
     assert faults == []
+
+
+# One live update; ends when the part has been renewed, or was left alone.
+RENEW = """() => new Promise((done) => {
+  document.addEventListener("htmx:finally:request", done, { once: true });
+  htmx.trigger(document.getElementById("live"), "node");
+})"""
+UPDATES = 20
+
+
+def denied(site: Site, ae_title: str) -> None:
+    """A caller that nobody knows."""
+    with site.database.begin() as session:
+        now = site.database.now(session)
+        reason = "neither its title nor its address is listed"
+        associations.write(
+            session, [(Call(Outcome.DENIED, ae_title, "CLEARFILM", "10.0.0.9", None, reason, at=now), now)]
+        )
+
+
+def test_focused_link_outlives_live_updates(site: Site, browser_page: Page) -> None:
+    page = browser_page
+    enter(page, Role.ADMIN)
+    page.goto("/admin/queues")
+    done = page.locator('nav.tabs a[href$="tab=done"]')
+    count = page.locator('nav.tabs a[href$="tab=waiting"] .count')
+    done.focus()
+    place = done.element_handle()
+    for _ in range(UPDATES):
+        receive(site)
+        page.evaluate(RENEW)
+        expect(count).to_have_text(waiting(site))
+    expect(done).to_be_focused()
+    assert place.evaluate("link => link === document.activeElement")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**tab=done")
+
+
+def test_focus_stays_at_the_same_caller_while_others_call(site: Site, browser_page: Page) -> None:
+    page = browser_page
+    denied(site, "CALLS_FIRST")
+    enter(page, Role.ADMIN)
+    page.goto("/admin/callers?outcome=denied")
+    trust = page.locator("tr", has_text="CALLS_FIRST").get_by_role("link", name="Trust …")
+    trust.focus()
+    for number in range(UPDATES):
+        denied(site, f"CALLS_{number}")
+        page.evaluate(RENEW)
+        expect(page.locator("tr", has_text=f"CALLS_{number}").first).to_be_visible()
+    expect(trust).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("AE title")).to_have_value("CALLS_FIRST")
+
+
+def test_half_typed_reason_outlives_live_updates(site: Site, browser_page: Page) -> None:
+    page = browser_page
+    enter(page, Role.ADMIN)
+    page.goto("/admin/queues")
+    card, why = sending(page)
+    card.locator("summary").click()
+    why.fill("PACS is mo")
+    count = page.locator('nav.tabs a[href$="tab=waiting"] .count')
+    before = count.inner_text()
+    receive(site)
+    for _ in range(UPDATES):
+        page.evaluate(RENEW)
+    page.keyboard.type("ved")
+    expect(why).to_be_focused()
+    expect(why).to_have_value("PACS is moved")
+    expect(card.locator("details")).to_have_attribute("open", "")
+    # Left behind, the text is still somebody's work.
+    page.locator('nav.tabs a[href$="tab=done"]').focus()
+    page.evaluate(RENEW)
+    expect(why).to_have_value("PACS is moved")
+    card.locator("summary").click()
+    page.locator('nav.tabs a[href$="tab=done"]').focus()
+    page.evaluate(RENEW)
+    assert waiting(site) != before
+    expect(count).to_have_text(waiting(site))
+
+
+def test_answer_on_its_way_does_not_replace_what_somebody_began(site: Site, browser_page: Page) -> None:
+    page = browser_page
+    held: list[Route] = []
+    enter(page, Role.ADMIN)
+    page.goto("/admin/queues")
+    card, why = sending(page)
+    page.route("**/admin/queues/part*", lambda route: held.append(route))
+    receive(site)
+    with page.expect_request("**/admin/queues/part*"):
+        page.evaluate("""() => {
+          const ended = (done) => document.addEventListener("htmx:finally:request", done, { once: true });
+          window.renewed = new Promise(ended);
+          htmx.trigger(document.getElementById("live"), "node");
+        }""")
+    count = page.locator('nav.tabs a[href$="tab=waiting"] .count')
+    before = count.inner_text()
+    card.locator("summary").click()
+    why.press_sequentially("PACS is")
+    held[0].continue_()
+    page.evaluate("window.renewed.then(() => true)")
+    page.keyboard.type(" moved")
+    expect(why).to_be_focused()
+    expect(why).to_have_value("PACS is moved")
+    expect(count).to_have_text(before)
+    assert waiting(site) != before
+
+
+def sending(page: Page) -> tuple[Locator, Locator]:
+    """The switch of sending, and the field for the reason of its pause."""
+    card = page.locator("form#switch-send")
+    return card, card.get_by_label("Why")
+
+
+def waiting(site: Site) -> str:
+    with site.database.read() as session:
+        return str(operations.sizes(session)["waiting"])

@@ -11,9 +11,8 @@ from sqlalchemy import select
 
 from clearfilm.config import Config
 from clearfilm.model_settings import Promotion
-from clearfilm.operating import CalibrationScores
 from clearfilm.vision import bundle
-from clearfilm.vision.bundle import CALIBRATION, CARD, DESCRIPTION, FEATURES, WEIGHTS, OperatingPoint
+from clearfilm.vision.bundle import WEIGHTS
 from db import accounts, policies, registry, schema
 from db.accounts import Role
 from db.governance import Signature
@@ -28,28 +27,9 @@ from worklist import passwords
 from worklist.rooms.console import CONSOLE
 
 HOSTILE = "<script>alert(1)</script>"
-SCORES = CalibrationScores(
-    scores=tuple((number + 1) / 101 for number in range(100)),
-    abnormal=tuple(number >= 40 for number in range(100)),
-    patients=tuple(range(100)),
-)
 # Nothing was read silently here: these gates are tested where the readings are.
 LIMITS = Promotion(shadow_days=0, shadow_studies=0, shadow_abnormal=0, shadow_share_margin=1)
 ROOMS = ("/admin/models", "/admin/models/2", "/admin/policy", "/admin/configuration", "/admin/users")
-
-
-def write(folder: Path, version: str) -> tuple[str, Path]:
-    """A bundle without a usable network, but with calibration scores; nothing here runs it."""
-    point = OperatingPoint(threshold=0.3, sensitivity=0.95, confidence=0.95, abnormal_patients=60, misses=0)
-    description = bundle_factories.description(version).model_copy(update={"operating_point": point})
-    files = {
-        WEIGHTS: b"weights",
-        DESCRIPTION: bundle.dump_description(description),
-        CARD: b"card",
-        FEATURES: b"features",
-        CALIBRATION: SCORES.dump(),
-    }
-    return bundle.write_bundle(folder / version, files), folder / version
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +48,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             accounts.add_user(session, "second", Role.ADMIN, hashed, now=now)
             digests = []
             for version in ("1", "2"):
-                digest, into = write(folder, version)
+                into = folder / version
+                digest = bundle_factories.write_calibrated(into, version)
                 registry.register(
                     session,
                     digest=digest,
