@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from clearfilm.alert_settings import Alerts
 from clearfilm.errors import ConfigurationError
 from clearfilm.model_settings import Promotion, Retraining
+from clearfilm.oidc_settings import Oidc
 from clearfilm.policy.settings import Policy
 from clearfilm.section import Section as Section
 
@@ -256,11 +257,15 @@ class Worklist(Section):
     """Opens a study in the PACS viewer; {study_instance_uid} and {accession_number} are filled in."""
     wall_shows: Literal["accession", "initials", "nothing"] = "accession"
     """By what the wall view names a patient."""
+    oidc: Oidc = Oidc()
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> Worklist:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key go together")
+        is_encrypted = self.certificate is not None or bool(self.trusted_proxies)
+        if (self.oidc.public_url or "").startswith("https:") and not is_encrypted:
+            raise ValueError("oidc.public_url: is https, so set certificate and key, or trusted_proxies")
         return self
 
 
@@ -511,16 +516,30 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
             "data_folder": (folder / config.data_folder).resolve(),
             "database": config.database.model_copy(update={"url": _find_database(folder, config.database.url)}),
             "model": config.model.model_copy(update={"bundle": _find_bundle(folder, config.model.bundle)}),
-            "worklist": config.worklist.model_copy(
-                update={
-                    "certificate": config.worklist.certificate and (folder / config.worklist.certificate).resolve(),
-                    "key": config.worklist.key and (folder / config.worklist.key).resolve(),
-                }
-            ),
+            "worklist": _find_certificates(folder, config.worklist),
             "alerts": _find_secrets(folder, config.alerts),
             "reports": config.reports.model_copy(
                 update={"lexicon": config.reports.lexicon and (folder / config.reports.lexicon).resolve()}
             ),
+        }
+    )
+
+
+def _find_certificates(folder: Path, worklist: Worklist) -> Worklist:
+    """With absolute paths."""
+    oidc = worklist.oidc
+    secret, authority = oidc.client_secret_file, oidc.ca_file
+    found = oidc.model_copy(
+        update={
+            "client_secret_file": secret and (folder / secret).resolve(),
+            "ca_file": authority and (folder / authority).resolve(),
+        }
+    )
+    return worklist.model_copy(
+        update={
+            "certificate": worklist.certificate and (folder / worklist.certificate).resolve(),
+            "key": worklist.key and (folder / worklist.key).resolve(),
+            "oidc": found,
         }
     )
 

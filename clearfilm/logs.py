@@ -46,8 +46,8 @@ def configure(service: str, level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # These write identifiers of data sets, or every statement, at INFO.
-    for name in ("pydicom", "sqlalchemy", "alembic", "apscheduler", "highdicom"):
+    # These write identifiers of data sets, every statement or every request at INFO.
+    for name in ("pydicom", "sqlalchemy", "alembic", "apscheduler", "highdicom", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # What matters of its messages we log ourselves, with our own fields.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)

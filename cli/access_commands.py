@@ -7,7 +7,7 @@ import typer
 
 from cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
-users = typer.Typer(help="Users of the web pages: add, list, disable, password, role.", no_args_is_help=True)
+users = typer.Typer(help="Users of the web pages: add, list, disable, password, role, link.", no_args_is_help=True)
 trail = typer.Typer(help="The audit trail: verify, export.", no_args_is_help=True)
 
 PasswordFileOption = Annotated[
@@ -70,6 +70,18 @@ def change_role(
     from cli.users import change_role as change
 
     change(config, name, role)
+
+
+@users.command("link")
+def link_user(
+    name: Annotated[str, typer.Argument()],
+    subject: Annotated[str, typer.Option("--subject", help="What the provider calls the user: the claim `sub`.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Have a local user log in at the provider of logins from now on; ends password and logins of this user."""
+    from cli.users import link
+
+    link(config, name, subject)
 
 
 @trail.command("verify")

@@ -1,5 +1,6 @@
 """`clearfilm check`: is this node fit to start, and would its destinations take its results?"""
 
+import asyncio
 import shutil
 import stat
 from collections.abc import Callable
@@ -28,6 +29,8 @@ def run_checks(config_path: Path, *, echo: bool) -> int:
         ("database", lambda: _check_database(config)),
         ("model", lambda: _check_model(config)),
     ]
+    if config.worklist.oidc.issuer is not None:
+        checks.append(("login provider", lambda: _check_provider(config, ask=echo)))
     if echo:
         checks += [
             (f"destination {entry.name}", lambda entry=entry: _check_destination(config, entry))  # type: ignore[misc]
@@ -90,6 +93,21 @@ def _check_model(config: Config) -> str:
             return "not checked: the database is of an earlier version"
     folder = Path(row.path) if row else resolve_bundle(config.model.bundle, config.data_folder)
     return f"{folder.name}: unaltered, digest {verify(folder)[:12]}"
+
+
+def _check_provider(config: Config, *, ask: bool) -> str:
+    from worklist.oidc.errors import ProviderAway
+    from worklist.oidc.provider import Provider
+
+    section = config.worklist.oidc
+    provider = Provider(section)
+    where = f"register {section.redirect_uri} there"
+    if not ask:
+        return f"not asked, --echo does; {where}"
+    try:
+        return f"{asyncio.run(provider.check())}; {where}"
+    except ProviderAway as error:
+        raise StartupError(str(error)) from error
 
 
 def _check_destination(config: Config, destination: Destination) -> str:

@@ -11,7 +11,7 @@ from clearfilm.errors import ClearfilmError, UsageError
 from cli.node import opened, prepared
 from cli.terminal import print_json, print_table, say
 from db import accounts, audit
-from db.accounts import Role, User
+from db.accounts import Identity, Role, User
 from worklist import passwords
 
 
@@ -35,6 +35,7 @@ def print_users(config_path: Path, *, as_json: bool) -> None:
             {
                 "name": user.name,
                 "role": user.role.value,
+                "provider": user.issuer,
                 "created_at": user.created_at,
                 "disabled_at": user.disabled_at,
             }
@@ -43,7 +44,7 @@ def print_users(config_path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    print_table("", ["name", "role", "since", "disabled since"], [list(row.values()) for row in rows])
+    print_table("", ["name", "role", "provider", "since", "disabled since"], [list(row.values()) for row in rows])
 
 
 def disable(config_path: Path, name: str, *, undo: bool) -> None:
@@ -60,10 +61,10 @@ def change_password(config_path: Path, name: str, password_file: Path | None) ->
     """Set another password. Raises UsageError for one that cannot be."""
     with opened(config_path) as (_, database):
         with database.read() as session:
-            found = _find(session, name).name
+            found = _local(session, name).name
         password_hash = passwords.hash_password(_password(password_file), name=found)
         with database.begin() as session:
-            user, now = _find(session, found), database.now(session)
+            user, now = _local(session, found), database.now(session)
             user.password_hash = password_hash
             accounts.end_logins(session, user.id)
             _record(session, "password changed", user, now)
@@ -74,17 +75,43 @@ def change_role(config_path: Path, name: str, role: str) -> None:
     """Set another role."""
     its_role = _role(role)
     with opened(config_path) as (_, database), database.begin() as session:
-        user, now = _find(session, name), database.now(session)
+        user, now = _local(session, name), database.now(session)
         _record(session, "role changed", user, now, before=user.role.value, role=its_role.value)
         user.role = its_role
         accounts.end_logins(session, user.id)
     say(f"{user.name} is {its_role.value} now")
 
 
+def link(config_path: Path, name: str, subject: str) -> None:
+    """Have a local user log in at the provider of the configuration from now on."""
+    if not (subject.isascii() and subject.isprintable() and 1 <= len(subject) <= 255):
+        raise UsageError("the subject is the claim `sub`: at most 255 ASCII characters")
+    with opened(config_path) as (config, database), database.begin() as session:
+        issuer = config.worklist.oidc.issuer
+        if issuer is None:
+            raise ClearfilmError("there is no provider of logins: set worklist.oidc.issuer")
+        identity = Identity(issuer, subject)
+        other = accounts.user_of(session, identity)
+        if other is not None:
+            raise ClearfilmError(f"the provider's {subject} is {other.name} already")
+        user, now = _local(session, name), database.now(session)
+        accounts.bind(user, identity)
+        accounts.end_logins(session, user.id)
+        _record(session, "user linked", user, now, provider=issuer, subject=subject)
+    say(f"{user.name} logs in at {issuer} from now on, and has no password here")
+
+
 def _find(session: Session, name: str) -> User:
     user = accounts.user(session, name)
     if user is None:
         raise ClearfilmError(f"there is no user {name}; see clearfilm user list")
+    return user
+
+
+def _local(session: Session, name: str) -> User:
+    user = _find(session, name)
+    if not user.is_local:
+        raise ClearfilmError(f"{user.name} has role and password from {user.issuer}: change them there")
     return user
 
 

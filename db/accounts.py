@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, String, Text, delete, func, or_, select, update
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, delete, func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.models import Base, Id, _states
@@ -44,6 +44,15 @@ class User(Base):
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
     settings: Mapped[dict[str, Any]] = mapped_column(JSON(), comment="language, theme, zone")
+    issuer: Mapped[str | None] = mapped_column(String(255), comment="provider that vouches for the user; null: local")
+    subject: Mapped[str | None] = mapped_column(String(255), comment="what the provider calls the user for ever")
+
+    __table_args__ = (Index("uq_users_issuer_subject", "issuer", "subject", unique=True),)
+
+    @property
+    def is_local(self) -> bool:
+        """Logs in with a password of this node, not at a provider."""
+        return self.issuer is None
 
 
 class Login(Base):
@@ -57,6 +66,7 @@ class Login(Base):
     address: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime] = mapped_column(comment="last request that a person made, to the minute")
+    id_token: Mapped[str | None] = mapped_column(Text, comment="of the provider, encrypted with the cookie's value")
 
 
 class OneTimeToken(Base):
@@ -82,6 +92,14 @@ class FailedLogins(Base):
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Who somebody is for a provider; both are compared letter by letter. Names change, these do not."""
+
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True)
 class LoggedIn:
     """A login that holds, with what the pages need of its user."""
 
@@ -92,6 +110,8 @@ class LoggedIn:
     settings: dict[str, Any]
     created_at: datetime
     seen_at: datetime
+    is_local: bool
+    id_token: str | None  # encrypted
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,12 @@ def user(session: Session, name: str) -> User | None:
     return session.scalars(select(User).where(User.name == name.strip().lower())).one_or_none()
 
 
+def user_of(session: Session, identity: Identity) -> User | None:
+    """The user whom a provider knows like this, disabled or not; never looked for by name."""
+    found = select(User).where(User.issuer == identity.issuer, User.subject == identity.subject)
+    return session.scalars(found).one_or_none()
+
+
 def is_empty(session: Session) -> bool:
     """Whether there has never been a user."""
     return session.scalar(select(func.count()).select_from(User)) == 0
@@ -125,11 +151,35 @@ def add_user(session: Session, name: str, role: Role, password_hash: str | None,
     return added
 
 
-def open_login(session: Session, user_id: int, token_hash: str, address: str, *, limits: Limits, now: datetime) -> int:
-    """Begin a login and forget the ones of this user that have run out; its number."""
+def add_user_of(session: Session, identity: Identity, name: str, role: Role, *, now: datetime) -> User:
+    """Add a user who logs in at a provider and has no password here; the name is free."""
+    added = add_user(session, name, role, None, now=now)
+    bind(added, identity)
+    session.flush()
+    return added
+
+
+def bind(user: User, identity: Identity) -> None:
+    """From now on the user logs in at the provider only."""
+    user.issuer, user.subject, user.password_hash = identity.issuer, identity.subject, None
+
+
+def open_login(
+    session: Session,
+    user_id: int,
+    token_hash: str,
+    address: str,
+    *,
+    limits: Limits,
+    now: datetime,
+    id_token: str | None = None,
+) -> int:
+    """Begin a login and forget the ones of this user that have run out; its number. `id_token` is encrypted."""
     stale = or_(Login.seen_at < now - limits.idle, Login.created_at < now - limits.absolute)
     session.execute(delete(Login).where(Login.user_id == user_id, stale))
-    login = Login(user_id=user_id, token_hash=token_hash, address=address, created_at=now, seen_at=now)
+    login = Login(
+        user_id=user_id, token_hash=token_hash, address=address, created_at=now, seen_at=now, id_token=id_token
+    )
     session.add(login)
     session.flush()
     return login.id
@@ -150,7 +200,17 @@ def find_login(session: Session, token_hash: str, *, limits: Limits, now: dateti
     if row is None:
         return None
     login, owner = row
-    return LoggedIn(login.id, owner.id, owner.name, owner.role, owner.settings, login.created_at, login.seen_at)
+    return LoggedIn(
+        login.id,
+        owner.id,
+        owner.name,
+        owner.role,
+        owner.settings,
+        login.created_at,
+        login.seen_at,
+        is_local=owner.is_local,
+        id_token=login.id_token,
+    )
 
 
 def touch_login(session: Session, login_id: int, *, now: datetime) -> None:

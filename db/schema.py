@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from clearfilm.errors import StartupError
 from db.session import Database
 
-HEAD = "0010"
+HEAD = "0011"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
@@ -12,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from clearfilm.child_pool import Limits
 from clearfilm.config import Config
 from clearfilm.dicom.full_depth import FullDepth
+from clearfilm.oidc_settings import Oidc
 from db.session import Database
 from worklist import access, answers
 from worklist.denials import Denials
@@ -31,6 +33,7 @@ from worklist.rooms import (
     films,
     health,
     settings,
+    sign_on,
     stream,
     studies,
     users,
@@ -38,6 +41,9 @@ from worklist.rooms import (
 from worklist.security import Security
 from worklist.services import Services
 from worklist.templates import STATIC, Templates
+
+if TYPE_CHECKING:
+    from worklist.oidc.provider import Provider
 
 THREADS = 12
 # What readers open first, with its parts: a fifth of a second to compile.
@@ -49,6 +55,7 @@ _FIRST_PAGES = (
 ROOMS = (
     health.room,
     entry.room,
+    sign_on.room,
     settings.room,
     stream.room,
     studies.room,
@@ -87,11 +94,18 @@ def create_app(config: Config, database: Database, config_path: Path | None = No
     Raises
     ------
     StartupError
-        If a route does not say who may call it.
+        If a route does not say who may call it, or a file of the section `worklist.oidc` cannot be used.
     """
     limits = Limits(config.worker.decode_memory_megabytes, config.worker.decode_timeout_seconds)
     services = Services(
-        config, database, Hub(database), Denials(), Templates(), FullDepth(limits), config_path=config_path
+        config,
+        database,
+        Hub(database),
+        Denials(),
+        Templates(),
+        FullDepth(limits),
+        config_path=config_path,
+        provider=_provider(config.worklist.oidc),
     )
 
     @asynccontextmanager
@@ -118,3 +132,12 @@ def create_app(config: Config, database: Database, config_path: Path | None = No
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Security)
     return app
+
+
+def _provider(section: Oidc) -> "Provider | None":
+    if section.issuer is None:
+        return None
+    # Imported here: most sites have none, and its libraries take time and memory.
+    from worklist.oidc.provider import Provider
+
+    return Provider(section)

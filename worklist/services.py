@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -14,6 +14,9 @@ from db.session import Database
 from worklist.denials import Denials
 from worklist.events import Hub
 from worklist.templates import Templates
+
+if TYPE_CHECKING:
+    from worklist.oidc.provider import Provider
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Services:
     templates: Templates
     films: FullDepth
     config_path: Path | None = None  # the file that `config` was read from
+    provider: "Provider | None" = None  # of logins
 
     @property
     def limits(self) -> Limits:

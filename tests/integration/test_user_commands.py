@@ -50,7 +50,7 @@ def test_user_is_listed_without_any_secret(config: Path, anna: str, capsys: pyte
     users.print_users(config, as_json=True)
     [row] = json.loads(capsys.readouterr().out)
     assert (row["name"], row["role"], row["disabled_at"]) == (anna, "reader", None)
-    assert row.keys() == {"name", "role", "created_at", "disabled_at"}
+    assert row.keys() == {"name", "role", "provider", "created_at", "disabled_at"}
 
 
 def test_password_comes_from_the_first_line_of_the_file(config: Path, anna: str) -> None:
@@ -150,3 +150,39 @@ def test_export_is_one_object_a_line_in_the_order_of_the_chain(config: Path, ann
     lines = [json.loads(line) for line in (tmp_path / "trail.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["user added", "user disabled"]
     assert lines[1]["previous_hash"] == lines[0]["hash"]
+
+
+def with_provider(config: Path) -> None:
+    config.write_text(
+        "data_folder: data\nworklist: {oidc: {issuer: 'https://idp.example', public_url: 'http://localhost:1',"
+        " client_id: c, groups: {reader: [r]}}}\n"
+    )
+
+
+def test_linked_user_logs_in_at_the_provider_only(
+    config: Path, anna: str, password_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ClearfilmError, match=r"worklist\.oidc\.issuer"):
+        users.link(config, anna, "sub-1")
+    with_provider(config)
+    users.link(config, anna, "sub-1")
+    with opened(config) as (_, database), database.read() as session:
+        user = accounts.user_of(session, accounts.Identity("https://idp.example", "sub-1"))
+        assert user is not None
+        assert (user.name, user.password_hash) == (anna, None)
+        assert "user linked" in session.scalars(select(Audit.event)).all()
+    for change in (
+        lambda: users.change_password(config, anna, password_file),
+        lambda: users.change_role(config, anna, "admin"),
+        lambda: users.link(config, anna, "sub-2"),
+    ):
+        with pytest.raises(ClearfilmError, match="change them there"):
+            change()
+    users.add(config, "berta", "reader", password_file)
+    with pytest.raises(ClearfilmError, match="is anna already"):
+        users.link(config, "berta", "sub-1")
+    with pytest.raises(UsageError):
+        users.link(config, "berta", "x" * 256)
+    capsys.readouterr()
+    users.print_users(config, as_json=True)
+    assert [row["provider"] for row in json.loads(capsys.readouterr().out)] == ["https://idp.example", None]

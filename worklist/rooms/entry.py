@@ -1,20 +1,21 @@
 """The door: front page, login, logout, first administrator, and what everybody may set for themselves."""
 
-from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from clearfilm import metrics
 from clearfilm.errors import UsageError
 from db import accounts, audit
 from db.accounts import Purpose, Role
 from worklist import logins, passwords
-from worklist.access import EVERYBODY, FORM_COOKIE, allow, cookie_name
+from worklist.access import EVERYBODY, allow, cookie_name
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, safe_path
-from worklist.rooms import studies
+from worklist.rooms import sign_on, studies
+from worklist.rooms.door import login_page, provider_name, set_cookie, with_form_cookie
 from worklist.templates import N_
 
 room = APIRouter()
@@ -38,7 +39,7 @@ def show_login(page: Page, next: str = "/", ended: bool = False) -> Response:  #
     """The login page."""
     if page.visit.login is not None:
         return page.go(safe_path(next))
-    return _login_page(page, next, words=page.say("Your login has ended.") if ended else None)
+    return login_page(page, next, words=page.say("Your login has ended.") if ended else None)
 
 
 @room.post("/login")
@@ -54,26 +55,31 @@ def log_in(page: Page, name: NameField, password: PasswordField, next: NextField
         if page.services.denials.admit(address) is not None:
             _record_failure(page, name, "too many tries", counts=False)
         words = page.say("Too many failed logins. Try again in {seconds} seconds.", seconds=int(wait) + 1)
-        answer = _login_page(page, next, words=words, status=429)
+        answer = login_page(page, next, words=words, status=429)
         answer.headers["Retry-After"] = str(int(wait) + 1)
         return answer
     good = passwords.verify(password, user.password_hash if user else None)
     if user is None or not good or user.disabled_at is not None:
-        metrics.LOGINS.labels("wrong").inc()
-        _record_failure(page, name, "name or password wrong", counts=True)
-        return _login_page(page, next, words=page.say("Name or password is wrong."), status=401)
+        return _refuse(page, name, next, "name or password wrong")
+    if not logins.may_use_password(user, page.services.config.worklist):
+        return _refuse(page, name, next, "passwords are for administrators")
     return _enter(page, user, safe_path(next))
 
 
 @room.post("/logout")
 @allow(*EVERYBODY)
-def log_out(page: Page) -> Response:
-    """End this login."""
-    assert page.visit.login is not None
-    with page.services.database.begin() as session:
-        accounts.end_login(session, page.visit.login.login_id)
-        page.record(session, "logged out")
-    answer = page.go("/login")
+async def log_out(page: Page) -> Response:
+    """End this login; a user of the provider goes on to log out there."""
+    login = page.visit.login
+    assert login is not None
+    await run_in_threadpool(_end, page, login.login_id)
+    target = None if login.is_local else await sign_on.logout_url(page, login)
+    if target is None:
+        answer: Response = page.go("/login")
+    else:
+        # A page in between: form-action of the Content-Security-Policy also forbids forms to be sent on elsewhere.
+        words = page.say("You are logged out here. Going on to {provider} …", provider=provider_name(page))
+        answer = page.render("onward.html", title=page.say("Logged out"), words=words, target=target)
     answer.delete_cookie(cookie_name(page.request), secure=page.is_secure, httponly=True, samesite="strict")
     return answer
 
@@ -109,16 +115,28 @@ def make_first(
     return _enter(page, user, "/")
 
 
+def _end(page: PageMaker, login_id: int) -> None:
+    with page.services.database.begin() as session:
+        accounts.end_login(session, login_id)
+        page.record(session, "logged out")
+
+
+def _refuse(page: PageMaker, name: str, path: str, reason: str) -> Response:
+    """The same answer to all failures, so that nobody learns which names exist."""
+    metrics.LOGINS.labels("wrong").inc()
+    _record_failure(page, name, reason, counts=True)
+    words = page.say("Name or password is wrong.")
+    if page.services.config.worklist.oidc.local_logins == "admins":
+        words += " " + page.say("Passwords are for administrators here; everybody else logs in without one.")
+    return login_page(page, path, words=words, status=401)
+
+
 def _enter(page: PageMaker, user: accounts.User, path: str) -> Response:
     metrics.LOGINS.labels("ok").inc()
     token = logins.log_in(page.services.database, user, page.visit.address, limits=page.services.limits)
     answer = page.go(path)
-    _set_cookie(page, answer, cookie_name(page.request), token)
+    set_cookie(page, answer, cookie_name(page.request), token)
     return answer
-
-
-def _login_page(page: PageMaker, path: str, *, words: str | None, status: int = 200) -> Response:
-    return _with_form_cookie(page, "login.html", status, words=words, next=safe_path(path))
 
 
 def _first_page(page: PageMaker, token: str, *, words: str | None = None, status: int = 200) -> Response:
@@ -127,27 +145,7 @@ def _first_page(page: PageMaker, token: str, *, words: str | None = None, status
         now = database.now(session)
         if not accounts.has_token(session, Purpose.FIRST_ADMIN, passwords.token_hash(token), now=now):
             raise Problem(403, _STALE_LINK)
-    return _with_form_cookie(page, "first.html", status, words=words, token=token)
-
-
-def _with_form_cookie(page: PageMaker, template: str, status: int, **values: object) -> Response:
-    """A page with a form for somebody without a login: its form token belongs to a fresh cookie."""
-    token = passwords.new_token()
-    page = replace(page, visit=replace(page.visit, form_token=passwords.form_token(token)))
-    answer = page.render(template, status, **values)
-    _set_cookie(page, answer, FORM_COOKIE, token)
-    return answer
-
-
-def _set_cookie(page: PageMaker, answer: Response, name: str, token: str) -> None:
-    answer.set_cookie(
-        name,
-        token,
-        secure=page.is_secure,
-        httponly=True,
-        samesite="strict",
-        path="/",
-    )
+    return with_form_cookie(page, "first.html", status, words=words, token=token)
 
 
 def _record_failure(page: PageMaker, name: str, reason: str, *, counts: bool) -> None:

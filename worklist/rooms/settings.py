@@ -67,6 +67,8 @@ def set_password(page: Page, present: PasswordField, password: PasswordField, ag
     """Another password; all other logins of this user end."""
     login = page.visit.login
     assert login is not None
+    if not login.is_local:
+        raise Problem(409, N_("You log in at the provider of logins: change your password there."))
     database = page.services.database
     with database.read() as session:
         user = session.get_one(accounts.User, login.user_id)

@@ -58,6 +58,7 @@ def change_role(page: Page, user: Number, role: Annotated[Role, Form()]) -> Resp
     """Another role; the user is logged out."""
     with page.services.database.begin() as session:
         found = _other(page, session, user)
+        _require_local(found)
         if found.role is not role:
             page.record(session, "role changed", user_id=found.id, before=found.role.value, role=role.value)
             found.role = role
@@ -70,13 +71,16 @@ def change_role(page: Page, user: Number, role: Annotated[Role, Form()]) -> Resp
 def change_password(page: Page, user: Number, password: Secret) -> Response:
     """Another password, for somebody who has forgotten theirs; the user is logged out."""
     with page.services.database.read() as session:
-        name = _other(page, session, user).name
+        found = _other(page, session, user)
+        _require_local(found)
+        name = found.name
     try:
         password_hash = passwords.hash_password(password, name=name)
     except UsageError as error:
         raise Problem(422, str(error)) from None
     with page.services.database.begin() as session:
         found = _other(page, session, user)
+        _require_local(found)
         found.password_hash = password_hash
         accounts.end_logins(session, found.id)
         page.record(session, "password changed", user_id=found.id)
@@ -104,3 +108,9 @@ def _other(page: PageMaker, session: Session, number: int) -> User:
     if page.visit.login is not None and found.id == page.visit.login.user_id:
         raise Problem(409, N_("Another administrator must do this to you: so one always remains."))
     return found
+
+
+def _require_local(user: User) -> None:
+    """Passwords and roles of the others are the provider's."""
+    if not user.is_local:
+        raise Problem(409, N_("This user has password and role from the provider of logins: change them there."))

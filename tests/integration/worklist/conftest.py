@@ -1,6 +1,7 @@
 """A running site of web pages, a client for each role, and a browser."""
 
 import re
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -104,27 +105,28 @@ def seed_study(database: Database, **changes: Any) -> int:
 
 
 class serving:  # noqa: N801 - used as a context manager
-    """Serve an application in a thread."""
+    """Serve an application in a thread, on any free port or a socket that is bound already."""
 
     url: str
 
-    def __init__(self, config: Config, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, bound: socket.socket | None = None) -> None:
         self._app = create_app(config, database)
         self.services: Services = self._app.state.services
         server_settings = settings(self._app, config.worklist)
         server_settings.port = 0
         self._server = uvicorn.Server(server_settings)
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        sockets = None if bound is None else [bound]
+        self._thread = threading.Thread(target=self._server.run, args=(sockets,), daemon=True)
 
     def __enter__(self) -> Self:
         startup = self._server.startup
 
-        async def started(sockets: object = None) -> None:
-            await startup()
+        async def started(sockets: list[socket.socket] | None = None) -> None:
+            await startup(sockets)
             self._started.set()
 
-        self._server.startup = started  # type: ignore[method-assign, assignment]
+        self._server.startup = started  # type: ignore[method-assign]
         self._thread.start()
         assert self._started.wait(30)
         port = self._server.servers[0].sockets[0].getsockname()[1]
