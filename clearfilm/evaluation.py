@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 REPORT: str = "report.json"
+SHORTCUTS = ("metadata", "thumbnail", "lungs_blacked_out")
 Interval = Annotated[tuple[float, float], Field(description="95 %: low, high")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -26,6 +27,8 @@ class Identity(_Part):
     """Version of the cohort; of a folder with a CSV file, the digest that a cohort of it would have."""
     scheme: str
     """How the cohort was split: "patient", "paper", or "none" for a folder."""
+    held_back: bool = False
+    """Whether the patients are known to have been kept out of the bundle's training and calibration."""
     code_version: str
 
 
@@ -101,8 +104,12 @@ class Comparison(_Part):
     specificity_interval: Interval | None
     new_critical_misses: tuple[str, ...]
     """SHA-256 of critical films that this one misses and the other does not."""
+    critical: int = 0
+    """Critical films that both read; of none nothing can be missed."""
     largest_group_loss: float
     """Largest fall of sensitivity in a group of at least the smallest size that counts; 0: none fell."""
+    groups: int = 0
+    """Groups of that size."""
 
 
 class Sanity(_Part):
@@ -147,6 +154,6 @@ class Summary(_Part):
     operating_point: OperatingFigures | None
     misses: tuple[Miss, ...]
     shortcuts: dict[str, float]
-    """AUC without looking at the lungs: "metadata", "thumbnail", "lungs_blacked_out"."""
+    """AUC without looking at the lungs, by the names of `SHORTCUTS`; one that could not be measured is missing."""
     comparison: Comparison | None = None
     sanity: Sanity | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from clearfilm.evaluation import Comparison, Summary
+from clearfilm.evaluation import SHORTCUTS, Comparison, Summary
 from clearfilm.model_settings import Promotion
 
 NOT_EVALUATED: Final = "not evaluated"
@@ -171,6 +171,14 @@ def _identity(evidence: Evidence) -> Iterator[Gate]:
 
 def _figures(own: Summary | None, limits: Promotion) -> Iterator[Gate]:
     """On its own test films."""
+    kept_out = own is not None and own.identity.held_back
+    yield Gate(
+        "held-back",
+        "test patients kept out of training",
+        kept_out,
+        NOT_EVALUATED if own is None else "kept out" if kept_out else "it may have learned from them",
+        "a cohort split by patient, with the key of the training",
+    )
     demonstration = own is None or own.demonstration
     yield Gate(
         "films",
@@ -204,11 +212,13 @@ def _figures(own: Summary | None, limits: Promotion) -> Iterator[Gate]:
     )
     shortcuts = own.shortcuts if own else {}
     worst = max(shortcuts, key=lambda name: shortcuts[name], default=None)
+    missing = [_plain(name) for name in SHORTCUTS if name not in shortcuts]
     yield Gate(
         "shortcuts",
         "AUC without looking at the lungs",
-        worst is not None and shortcuts[worst] <= limits.shortcut_auc,
-        f"{shortcuts[worst]:.3f} ({worst.replace('_', ' ')})" if worst else NOT_MEASURED,
+        not missing and all(area <= limits.shortcut_auc for area in shortcuts.values()),
+        (f"{shortcuts[worst]:.3f} ({_plain(worst)})" if worst else NOT_MEASURED)
+        + (f"; not measured: {', '.join(missing)}" if worst and missing else ""),
         f"at most {limits.shortcut_auc:g}",
     )
     sanity = own.sanity if own else None
@@ -260,19 +270,18 @@ def _differences(found: Comparison | None, limits: Promotion) -> Iterator[Gate]:
         else NOT_COMPARED,
         f"above {-limits.specificity_margin:g}",
     )
-    misses = len(found.new_critical_misses) if found else None
     yield Gate(
         "critical-misses",
         _MISSES,
-        misses == 0,
-        NOT_COMPARED if misses is None else str(misses),
+        found is not None and found.critical > 0 and not found.new_critical_misses,
+        f"{len(found.new_critical_misses)} of {found.critical} critical films" if found else NOT_COMPARED,
         "0; look at each one before you waive this",
     )
     yield Gate(
         "groups",
         _GROUPS,
-        found is not None and found.largest_group_loss <= limits.group_margin,
-        f"{found.largest_group_loss:.3f}" if found else NOT_COMPARED,
+        found is not None and found.groups > 0 and found.largest_group_loss <= limits.group_margin,
+        f"{found.largest_group_loss:.3f} in {found.groups} groups" if found else NOT_COMPARED,
         f"at most {limits.group_margin:g}",
     )
 
@@ -346,6 +355,10 @@ def forecast_below(found: ShadowStatistics, own: Summary) -> float | None:
         return None
     abnormal = found.abnormal / found.reported
     return abnormal * (1 - point.sensitivity) + (1 - abnormal) * point.specificity
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _interval(interval: tuple[float, float], *, sign: bool = False) -> str:

@@ -24,6 +24,7 @@ def report(bundle_digest: str, against: str | None = None, **changes: Any) -> di
             "bundle_version": "1",
             "cohort_digest": "c" * 64,
             "scheme": "patient",
+            "held_back": True,
             "code_version": "CLEARFILM_0.1.0",
         },
         "n": 4000,
@@ -66,7 +67,9 @@ def report(bundle_digest: str, against: str | None = None, **changes: Any) -> di
             "specificity_difference": 0.02,
             "specificity_interval": (-0.01, 0.05),
             "new_critical_misses": [],
+            "critical": 200,
             "largest_group_loss": 0.0,
+            "groups": 9,
         }
         if against
         else None,

@@ -152,6 +152,7 @@ def write_trained_bundle(
             digest=cohort.digest,
             description=f"cohort from {cohort.manifest.source}, split by {_SCHEMES[cohort.manifest.scheme]}",
             films={part: len(films) for part, films in places.items() if films},
+            split_key=cohort.manifest.split_key if cohort.manifest.scheme == "patient" else None,
         ),
         metrics=tuple(_measure(cohort, places["test"], scores[rows(places["test"])], labels, point)),
     )

@@ -102,6 +102,8 @@ class TrainingData(_Part):
     description: str
     films: dict[str, int]
     """Films in each part: train, stop, calibrate, test."""
+    split_key: str | None = None
+    """Name of the key that split its patients; null: unknown, or they were not split by patient."""
 
 
 class Description(_Part):

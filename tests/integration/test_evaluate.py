@@ -5,6 +5,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from tests.bundle_factories import description
 from tests.cohort_factories import KEY, NoDecoder, small_cohort, write_films
 from training.cohort import Cohort
 from training.evaluation.evaluate import PAGE, Options, evaluate, write_report
-from training.evaluation.material import Material, from_cohort, from_folder
+from training.evaluation.material import Material, from_cohort, from_folder, is_held_back, learned_from
 from training.films import prepare_picture
 from training.model import starting_weights
 from training.progress import Silent
@@ -183,6 +184,39 @@ def test_patients_that_were_learned_from_are_never_evaluated(report: Path, mater
     content = json.loads((report / REPORT).read_text())
     assert content["n"] + content["details"]["temporal"]["n"] == 32
     assert content["patients"] == 16
+
+
+@pytest.mark.parametrize(
+    ("scheme", "trained", "held_back"),
+    [
+        ("patient", {"digest": None}, True),
+        ("patient", {"split_key": None}, False),
+        ("patient", {"split_key": "the same"}, True),
+        ("patient", {"split_key": "another"}, False),
+        ("paper", {"digest": None}, False),
+        ("none", {"digest": None, "split_key": "the same"}, False),
+    ],
+)
+def test_only_patients_that_no_training_can_have_met_count_as_held_back(
+    material: Material, bundle: Bundle, scheme: Literal["patient", "paper", "none"], trained: dict[str, str | None],
+    held_back: bool,
+) -> None:  # fmt: skip
+    manifest = material.cohort.manifest
+    data = bundle.description.training_data.model_copy(
+        update={
+            "digest": material.digest if "digest" in trained else "f" * 64,
+            "split_key": manifest.split_key if trained.get("split_key") == "the same" else trained.get("split_key"),
+        }
+    )
+    found = replace(material, scheme=scheme)
+    assert is_held_back(found, data) == held_back
+    assert ("held back from it" in learned_from(found, data)) == held_back
+
+
+def test_report_of_foreign_films_does_not_claim_that_they_were_held_back(report: Path) -> None:
+    content = json.loads((report / REPORT).read_text())
+    assert content["identity"]["held_back"] is False
+    assert "it may have learned from these test patients" in (report / PAGE).read_text(encoding="utf-8")
 
 
 def test_films_turned_away_are_counted_and_shown(report: Path) -> None:

@@ -141,6 +141,7 @@ def test_bundle_is_whole_and_tells_where_it_comes_from(finished: Path, cohort: C
     described = load_bundle(finished).description
     assert described.training_data.digest == cohort.digest
     assert described.training_data.films == {"train": 8, "stop": 4, "calibrate": 4, "test": 4}
+    assert described.training_data.split_key == cohort.manifest.split_key
     assert described.operating_point is not None
     assert described.operating_point.abnormal_patients == 2
     assert described.note == "demonstration data"

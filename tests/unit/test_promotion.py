@@ -12,6 +12,7 @@ from tests.report_factories import report
 
 OWN, ACTIVE, OTHER = "a" * 64, "b" * 64, "c" * 64
 LIMITS = Promotion()
+SHORTCUTS = {"metadata": 0.7, "thumbnail": 0.6, "lungs_blacked_out": 0.6}
 SHADOW = ShadowStatistics(days=15, studies=600, below=140, reported=580, abnormal=290, missed=1, agreeing=550)
 
 
@@ -51,13 +52,15 @@ def test_sound_evidence_passes_every_gate() -> None:
     [
         (evidence(fault="weights.safetensors does not match the manifest"), ["bundle"]),
         (evidence(has_operating_point=False), ["operating-point"]),
+        (evidence(summary=part("identity", held_back=False)), ["held-back"]),
         (evidence(summary=summary(demonstration=True)), ["films"]),
         (evidence(summary=part("operating_point", sensitivity_interval=(0.989, 0.998))), ["sensitivity"]),
         (evidence(summary=summary(ece=0.031)), ["calibration-error"]),
         (evidence(summary=summary(calibration_slope=0.79)), ["calibration-slope"]),
         (evidence(summary=summary(calibration_slope=1.26)), ["calibration-slope"]),
-        (evidence(summary=summary(shortcuts={"metadata": 0.76, "thumbnail": 0.6})), ["shortcuts"]),
+        (evidence(summary=summary(shortcuts={**SHORTCUTS, "metadata": 0.76})), ["shortcuts"]),
         (evidence(summary=summary(shortcuts={})), ["shortcuts"]),
+        (evidence(summary=summary(shortcuts={"metadata": 0.6, "thumbnail": 0.6})), ["shortcuts"]),
         (evidence(summary=part("sanity", passed=False)), ["maps"]),
         (evidence(summary=summary(sanity=None)), ["maps"]),
         (evidence(summary=part("comparison", auc_interval=(-0.01, 0.02))), ["auc"]),
@@ -67,7 +70,9 @@ def test_sound_evidence_passes_every_gate() -> None:
             ["specificity"],
         ),
         (evidence(summary=part("comparison", new_critical_misses=["f" * 64])), ["critical-misses"]),
+        (evidence(summary=part("comparison", critical=0)), ["critical-misses"]),
         (evidence(summary=part("comparison", largest_group_loss=0.021)), ["groups"]),
+        (evidence(summary=part("comparison", groups=0)), ["groups"]),
         (evidence(shadow=replace(SHADOW, days=13.9)), ["shadow-days"]),
         (evidence(shadow=replace(SHADOW, studies=499)), ["shadow-studies"]),
         (evidence(shadow=replace(SHADOW, abnormal=149, below=220)), ["shadow-abnormal"]),
@@ -95,7 +100,7 @@ def test_without_an_active_bundle_there_is_nothing_to_compare_with() -> None:
 @pytest.mark.parametrize("found", [None, summary(OTHER)])
 def test_evaluation_that_is_missing_or_of_another_bundle_gives_no_figure(found: Summary | None) -> None:
     names = failed(evidence(summary=found))
-    own = ["films", "sensitivity", "calibration-error", "calibration-slope", "shortcuts", "maps"]
+    own = ["held-back", "films", "sensitivity", "calibration-error", "calibration-slope", "shortcuts", "maps"]
     assert names == ["evaluation", *own, *AGAINST_ACTIVE, "shadow-share"]
 
 

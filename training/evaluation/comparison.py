@@ -55,6 +55,7 @@ def compare(sample: Sample, ours: Answers, theirs: Answers, severities: Sequence
         )
 
     spread = Replicates(sample.patients, labels).intervals(figures)
+    losses = _losses(sample, ours, theirs)
     decide = ours.threshold is not None and theirs.threshold is not None
     new = [
         film.sha256
@@ -69,18 +70,20 @@ def compare(sample: Sample, ours: Answers, theirs: Answers, severities: Sequence
         specificity_difference=float(gain[normal].mean()) if decide else None,
         specificity_interval=(float(spread[1, 0]), float(spread[1, 1])) if decide else None,
         new_critical_misses=tuple(new),
-        largest_group_loss=_largest_loss(sample, ours, theirs),
+        critical=sum(severity == "critical" for severity in severities),
+        largest_group_loss=max([0.0, *losses]),
+        groups=len(losses),
     )
     return Duel(comparison, groups.measure(sample, theirs), (float(spread[0, 0]), float(spread[0, 1])))
 
 
-def _largest_loss(sample: Sample, ours: Answers, theirs: Answers) -> float:
-    """Largest fall of sensitivity in a group with at least `FEW` abnormal films; 0 if none fell."""
+def _losses(sample: Sample, ours: Answers, theirs: Answers) -> list[float]:
+    """Fall of sensitivity in each group with at least `FEW` abnormal films."""
     fall = ours.below.astype(np.float64) - theirs.below  # 1: newly missed, -1: newly found
-    losses = [0.0]
+    losses = []
     for key in KEYS:
         for chosen in sample.members(key).values():
             abnormal = chosen & (sample.labels == 1)
             if abnormal.sum() >= FEW:
                 losses.append(float(fall[abnormal].mean()))
-    return max(losses)
+    return losses

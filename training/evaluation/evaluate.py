@@ -28,7 +28,7 @@ from training.evaluation.findings import Findings, Leakage, Opponent, TurnedAway
 from training.evaluation.gallery import Gallery, gather
 from training.evaluation.groups import KEYS, Sample
 from training.evaluation.label_audit import LabelAudit
-from training.evaluation.material import Material, learned_from
+from training.evaluation.material import Material, is_held_back, learned_from
 from training.evaluation.page import render
 from training.evaluation.queueing import Traffic, simulate
 from training.evaluation.reading import Answers, Reader
@@ -177,7 +177,7 @@ class _Evaluation:
             turned_away=self._turned_away(answers),
             temporal=temporal,
             excluded=self.material.excluded,
-            learned_from=learned_from(self.material, self.bundle.description.training_data.digest),
+            learned_from=learned_from(self.material, self.bundle.description.training_data),
             reader=reader.describe(),
             regressions_from=fitted_on,
             blacked_out=min(len(test), shortcuts.MOST_BLACKED_OUT),
@@ -321,6 +321,7 @@ class _Evaluation:
                 bundle_version=description.version,
                 cohort_digest=material.digest,
                 scheme=material.scheme,
+                held_back=is_held_back(material, description.training_data),
                 code_version=IMPLEMENTATION_VERSION_NAME,
             ),
             n=len(sample),

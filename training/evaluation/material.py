@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from clearfilm.errors import TrainingError
+from clearfilm.vision.bundle import TrainingData
 from training.cohort import Cohort, build, describe, films_digest, read_folder
 from training.films import Decoder
 from training.progress import Watcher
@@ -86,18 +87,30 @@ def from_folder(
     return Material(whole, built.digest, "none")
 
 
-def learned_from(material: Material, trained_on: str) -> str:
+def is_held_back(material: Material, data: TrainingData) -> bool:
+    """Whether the patients are known to have been kept out of a bundle's training and calibration."""
+    if material.scheme != "patient":
+        return False
+    return material.digest == data.digest or material.cohort.manifest.split_key == data.split_key
+
+
+def learned_from(material: Material, data: TrainingData) -> str:
     """What is known of whether the bundle has seen these patients, in one sentence."""
     if material.scheme == "none":
         return "The report cannot know which of these films the model learned from: use a cohort to be sure."
     if material.scheme == "paper":
         shared = material.cohort.manifest.shared_patients
         return f"Films were split at random, {shared} patients are in several parts: the figures flatter the model."
-    if material.digest == trained_on:
+    if material.digest == data.digest:
         return "The model was trained on this very cohort; its test patients were held back from it."
+    if is_held_back(material, data):
+        return (
+            "The model was trained on another version of the cohort, split by the same key: these test patients were "
+            "held back from it."
+        )
     return (
-        "The model was trained on another version of the cohort. With the same split key these test patients were held "
-        "back from it; with another key they were not."
+        "The model was trained on another cohort, split by another key or an unknown one: it may have learned from "
+        "these test patients."
     )
 
 

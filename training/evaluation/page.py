@@ -97,7 +97,7 @@ def notes(findings: Findings) -> list[str]:
     summary = findings.summary
     point = summary.operating_point
     found = []
-    if summary.identity.scheme == "paper":
+    if summary.identity.scheme != "none" and not summary.identity.held_back:
         found.append(findings.learned_from)
     if point is None:
         found.append(

@@ -6,6 +6,7 @@ TITLES = (
     N_("files of the bundle"),
     N_("fitted operating point"),
     N_("evaluation of this very bundle"),
+    N_("test patients kept out of training"),
     N_("enough test films to quote figures"),
     N_("sensitivity at the operating point, lower end"),
     N_("expected calibration error"),

@@ -42,6 +42,7 @@ def test_largest_loss_looks_into_groups_that_are_large_enough() -> None:
     theirs = np.array([0.9] * number + [0.1] * 4)
     found = duel(sample(labels, sex=sexes, site=sites), answers(ours), answers(theirs)).comparison
     assert found.largest_group_loss == pytest.approx(0.1)
+    assert (found.critical, found.groups) == (number, 6)
     assert duel(sample(labels, sex=sexes), answers(theirs), answers(ours)).comparison.largest_group_loss == 0
 
 
