@@ -43,7 +43,8 @@ GRACE = timedelta(seconds=60)
 SILENCE_PERIOD = timedelta(minutes=5)
 SAMPLE_PERIOD, SAMPLES_KEPT = timedelta(hours=1), timedelta(days=60)
 FORECAST_FROM = timedelta(days=7)
-# Tries of a delivery after which it is worth an alert: about half a minute of backoff.
+# Tries in vain, of all that waits for a destination together, after which it is worth an alert: about half a
+# minute of backoff. Each try takes another study, so that no single one has many when a hundred wait.
 TRIES = 3
 # What could not be sent for so long is not sent any more; the console shows it all the same.
 SEND_FOR = timedelta(hours=24)
@@ -135,13 +136,9 @@ class Alarm:
     def _destinations(self, session: Session) -> Iterator[Finding]:
         rows = session.execute(
             select(Job.destination, func.max(Job.last_error))
-            .where(
-                Job.kind == JobKind.DELIVER,
-                Job.state == JobState.QUEUED,
-                Job.retries >= TRIES,
-                Job.last_error.is_not(None),
-            )
+            .where(Job.kind == JobKind.DELIVER, Job.state == JobState.QUEUED, Job.last_error.is_not(None))
             .group_by(Job.destination)
+            .having(func.sum(Job.retries) >= TRIES)
         )
         for destination, error in rows:
             yield Finding(AlertKind.DESTINATION, destination, {"error": error})

@@ -229,6 +229,29 @@ def test_work_that_waits_too_long_and_a_destination_that_is_away_are_told(databa
     assert found[AlertKind.DESTINATION].facts == {"error": "PACS@p:104 answered 0xA700"}
 
 
+def test_destination_that_is_away_is_told_however_many_studies_share_the_tries(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.read() as session:
+        now = database.now(session)
+    for _ in range(5):
+        receive(database, now)
+    with database.begin() as session:
+        jobs = session.scalars(select(Job).where(Job.kind == JobKind.CONCLUDE).order_by(Job.id)).all()
+        for number, job in enumerate(jobs):
+            job.kind, job.destination = JobKind.DELIVER, "pacs"
+            if number < 2:
+                job.retries, job.last_error = 1, "PACS@p:104 did not answer"
+    watch = alarm(configuration(tmp_path), database)
+    watch.look()
+    assert open_kinds(database) == set()
+    with database.begin() as session:
+        session.get_one(Job, jobs[2].id).retries = 1
+        session.get_one(Job, jobs[2].id).last_error = "PACS@p:104 did not answer"
+    watch.look()
+    assert open_kinds(database) == {AlertKind.DESTINATION}
+
+
 def test_process_that_is_gone_for_longer_than_a_restart_is_told(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
