@@ -5,7 +5,7 @@ what a row says, never more: a study is lower only while the stage is active, th
 longest wait is not over, whether or not the process that works by the clock is alive.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from clearfilm.policy import rules
 from clearfilm.policy.rules import Level, Placement, Reason
 from clearfilm.policy.stages import Stage
+from db import queue
 from db.models import Delivery, ModelBundle, Report, ReportStatus, Result, Study, StudyPlacement, StudyState
 
 
@@ -99,6 +100,39 @@ def disagree(session: Session, study_id: int, *, now: datetime) -> None:
     row = session.scalars(_current().where(StudyPlacement.study_id == study_id)).one_or_none()
     if row is not None and (row.shown or row.level is Level.LATER):
         _follow(session, row, rules.disagreed(_placement(row)), now)
+
+
+def lowered(session: Session) -> list[Study]:
+    """Studies that are lower and that nobody has read, in the order of their return."""
+    return list(
+        session.scalars(
+            select(Study)
+            .join(StudyPlacement, StudyPlacement.study_id == Study.id)
+            .where(
+                StudyPlacement.superseded_at.is_(None),
+                StudyPlacement.level == Level.LATER,
+                Study.state == StudyState.CONCLUDED,
+                Study.read_at.is_(None),
+            )
+            .order_by(StudyPlacement.returns_at)
+        )
+    )
+
+
+def guard(session: Session, study: Study, rule: str, words: str, subject: str = "", *, now: datetime) -> bool:
+    """Put a lowered study back, because a guard speaks now, and have it concluded anew, so that the PACS hears it.
+
+    Returns
+    -------
+    bool
+        False: the study is not lower.
+    """
+    row = session.scalars(_current().where(StudyPlacement.study_id == study.id)).one_or_none()
+    if row is None or row.level is not Level.LATER or study.state is not StudyState.CONCLUDED:
+        return False
+    _follow(session, row, rules.guarded(_placement(row), rule, words, subject), now)
+    queue.request_conclusion(session, study.id, run_after=now, priority=study.priority, now=now)
+    return True
 
 
 def blind_with_report(session: Session) -> list[Study]:
@@ -198,7 +232,7 @@ def _replace(
             blind=placement.blind,
             withheld=placement.withheld,
             returns_at=placement.returns_at,
-            reasons=[{"rule": reason.rule, "words": reason.words} for reason in placement.reasons],
+            reasons=[asdict(reason) for reason in placement.reasons],
             stage=placement.stage,
             policy_version=placement.policy_version,
             decided_at=now,
@@ -230,7 +264,7 @@ def _placement(row: StudyPlacement) -> Placement:
         blind=row.blind,
         withheld=row.withheld,
         returns_at=row.returns_at,
-        reasons=tuple(Reason(reason["rule"], reason["words"]) for reason in row.reasons),
+        reasons=tuple(Reason(reason["rule"], reason["words"], reason.get("subject", "")) for reason in row.reasons),
         stage=row.stage,
         policy_version=row.policy_version,
     )

@@ -17,7 +17,7 @@ from clearfilm.policy.settings import Policy
 from clearfilm.policy.stages import Proposal, Signature, Stage, Standing, counts_with, step
 from clearfilm.triage import Decision
 from db import audit, placements, registry, verdicts
-from db.models import ModelBundle, Report, ReportStatus, Study, StudyPlacement
+from db.models import Instance, ModelBundle, Report, ReportStatus, Study, StudyPlacement
 from db.policy_tables import Device, PolicyStep
 
 FINDING: Final = "finding"
@@ -193,6 +193,20 @@ def _is_about(study: Study, report: Report) -> bool:
     return bool(study.accession_number) and report.accession_number == study.accession_number
 
 
+def guard_by_reports(session: Session, *, now: datetime) -> list[int]:
+    """Put lowered studies back whose patient has an earlier report with a finding by now; gives them.
+
+    Reports come, are matched and labelled at any time. The caller commits.
+    """
+    found = []
+    for study in placements.lowered(session):
+        others = sum(label != NO_FINDING for label in prior_labels(session, study))
+        words = f"{others} earlier reports that are not without finding"
+        if others and placements.guard(session, study, "prior-report", words, now=now):
+            found.append(study.id)
+    return found
+
+
 def reports_arrive(session: Session, *, now: datetime) -> bool:
     """Whether a report came in lately: without any, a blind share would measure nothing."""
     recent = select(Report.id).where(Report.received_at >= now - REPORTS_ARRIVE).limit(1)
@@ -251,12 +265,26 @@ def release(session: Session, device_id: int, signature: Signature) -> Device:
 
 
 def withdraw_release(session: Session, device_id: int, signature: Signature) -> Device:
-    """Take a release, or the first signature of one, back. One person suffices. Raises PolicyError."""
+    """Take a release, or the first signature of one, back. One person suffices. Raises PolicyError.
+
+    What is lower and came from the device's sender is back at its place, until it is concluded anew.
+    """
     device = _device(session, device_id, signature)
+    if device.released_at is not None:
+        _put_back(session, device, now=signature.at)
     device.signed_at = device.signed_by = device.signed_reason = None
     device.released_at = device.released_by = device.released_reason = None
     _record(session, "device release withdrawn", device, signature)
     return device
+
+
+def _put_back(session: Session, device: Device, *, now: datetime) -> None:
+    """By sender: only the films themselves name their device, and the new conclusion reads them."""
+    words = DeviceIdentity(device.sender, device.manufacturer, device.model, device.serial).words
+    for study in placements.lowered(session):
+        film = select(Instance.id).where(Instance.study_id == study.id, Instance.sender == device.sender).limit(1)
+        if session.scalars(film).first() is not None:
+            placements.guard(session, study, "new-device", f"not released any more: {words}", words, now=now)
 
 
 def _device(session: Session, device_id: int, signature: Signature) -> Device:

@@ -18,6 +18,7 @@ from clearfilm.triage import Decision
 from db import placements, queue, readings
 from db.accounts import User
 from db.models import Analysis, Base, Id, Instance, Job, JobKind, JobState, Study, StudyState, _states
+from db.policy_tables import PolicyStep
 
 CORRECTION_DELAY: Final = timedelta(seconds=10)
 """How long a corrected result can be called off."""
@@ -109,7 +110,8 @@ def give(
         Aware UTC.
     comment : str
     blind : bool
-        The reader has not been shown the answer.
+        The answer is not shown to the reader now. Kept as blind only if it was not shown before either: the
+        first verdict shows it, and taking that back hides it from the page, not from the reader's memory.
     corrects : bool
         Have a corrected result sent after `CORRECTION_DELAY`. Only a disagreement corrects.
 
@@ -138,7 +140,7 @@ def give(
         answer=answer,
         user_id=user_id,
         agrees=agrees,
-        blind=blind,
+        blind=blind and not _was_told(session, study, user_id),
         corrects=corrects and not agrees,
         comment=comment,
         token=token,
@@ -153,6 +155,15 @@ def give(
     if correction(session, study) != before:
         _settle(session, study, now=now)
     return verdict
+
+
+def _was_told(session: Session, study: Study, user_id: int) -> bool:
+    """Whether an earlier verdict about this answer has shown it to its reader; in off and shadow nothing does."""
+    stage = session.scalars(select(PolicyStep.stage).order_by(PolicyStep.id.desc()).limit(1)).first()
+    earlier = select(Verdict.id).where(
+        Verdict.study_id == study.id, Verdict.revision == study.revision, Verdict.user_id == user_id
+    )
+    return (stage is None or stage.shows) and session.scalars(earlier.limit(1)).first() is not None
 
 
 def is_known(session: Session, token: str) -> bool:

@@ -24,6 +24,7 @@ _WANTED = frozenset(
     {
         *("patient_age", "patient_birth_date", "study_date", "acquisition_date", "content_date"),
         *("manufacturer", "manufacturer_model_name", "device_serial_number", "station_name"),
+        *("requested_procedure_priority", "study_priority_id"),
     }
 )
 
@@ -95,7 +96,8 @@ class Placer:
                 films=len(films),
                 films_below=sum(film.analysed and not film.above for film in films) if _decides(model) else 0,
                 waiting_since=study.first_received_at,
-                ordered_priority=study.ordered_priority or "",
+                # Of each film: the study keeps the highest one, by which an unknown one is no higher than none.
+                ordered_priorities=(study.ordered_priority or "", *(_ordered(one) for _, _, one in received)),
                 ordered_urgent=study.priority > queue.PRIORITY_ROUTINE,
                 location="\n".join(request.location for request in requests),
                 descriptions="\n".join([study.study_description or "", *(one.descriptions for one in requests)]),
@@ -112,6 +114,10 @@ class Placer:
 
 def _decides(model: ModelBundle | None) -> bool:
     return model is not None and model.operating_point is not None
+
+
+def _ordered(film: FilmHeader) -> str:
+    return film.requested_procedure_priority or film.study_priority_id
 
 
 def _device(sender: str, attributes: FilmHeader) -> DeviceIdentity:

@@ -37,6 +37,16 @@ class PolicyClock:
         for study_id in studies:
             logger.info("study returned after its longest wait", extra={"study_id": study_id})
 
+    def guard_by_reports(self) -> None:
+        """Studies whose patient turns out to have an earlier report with a finding are back at their usual place."""
+        with self._database.begin() as session:
+            now = self._database.now(session)
+            studies = policies.guard_by_reports(session, now=now)
+            for study_id in studies:
+                audit.record(session, "study put back by a report", actor="schedule", now=now, study_id=study_id)
+        for study_id in studies:
+            logger.info("study put back by an earlier report", extra={"study_id": study_id})
+
     def watch_misses(self) -> None:
         """Step down to shadow when the reports say that too much was missed."""
         with self._database.read() as session:

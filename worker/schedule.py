@@ -68,6 +68,7 @@ class Schedule:
             (self.conclude_forgotten_studies, timedelta(minutes=1)),
             (self.match_reports, timedelta(minutes=1)),
             (policy.return_overdue_studies, timedelta(seconds=10)),
+            (policy.guard_by_reports, timedelta(seconds=30)),
             (policy.watch_misses, timedelta(minutes=1)),
             (policy.send_blind_results, timedelta(minutes=1)),
             (self.guard_disk, timedelta(minutes=1)),

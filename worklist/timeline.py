@@ -1,6 +1,6 @@
 """Why a study is where it is: what happened to it, in plain words, oldest first."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from clearfilm.policy.rules import Level
+from clearfilm.policy.rules import Level, Placement, Reason
 from clearfilm.triage import Decision
 from db import placements, verdicts
 from db.models import (
@@ -24,11 +24,12 @@ from db.models import (
     ReportStatus,
     Result,
 )
+from db.placements import Placed
 from db.verdicts import Given
 from worklist.cases import DECISIONS, Standing
 from worklist.page import PageMaker
 from worklist.reasons import reason_words
-from worklist.templates import N_
+from worklist.templates import N_, shown
 
 OPENED: Final = "case shown"
 """Audit event of the page."""
@@ -44,7 +45,7 @@ RULES: Final[Mapping[str, str]] = {
     "new-device": N_("a device that took it is not released yet"),
     "clear": N_("every film is below the operating point and no rule speaks against reading it later"),
     "blind-share": N_("it is in the blind share"),
-    "maximum-wait": N_("its longest wait counts"),
+    "maximum-wait": N_("it has waited for as long as it may"),
     "stepped-down": N_("the policy went down a stage"),
     "disagreed": N_("a reader disagreed with the answer"),
     "stage-off": N_("the policy is off"),
@@ -103,18 +104,51 @@ def _conclusions(page: PageMaker, session: Session, found: Standing) -> Iterator
 
 
 def _places(page: PageMaker, session: Session, found: Standing) -> Iterator[Entry]:
+    before: Placed | None = None
     for placed in placements.history(session, found.study.id):
-        placement = placed.placement
-        if placement.level is Level.LATER:
-            words = page.say(N_("To be read later, until its longest wait is over"))
-        elif placement.level is Level.PRIORITY:
-            words = page.say(N_("At the place of its priority"))
-        elif placement.shown:
-            words = page.say(N_("Flagged, at its usual place"))
+        follows = before is not None and before.revision == placed.revision
+        if before is not None and follows:
+            words, reasons = _change(before.placement, placed.placement)
         else:
-            words = page.say(N_("At its usual place"))
-        rules = [page.say(RULES[reason.rule]) if reason.rule in RULES else reason.words for reason in placement.reasons]
-        yield Entry(placed.decided_at, words, "; ".join(rules))
+            words, reasons = _place(placed.placement), _deciding(placed.placement)
+        yield Entry(
+            placed.decided_at, page.say(words), "; ".join(_reason(page, placed.placement, one) for one in reasons)
+        )
+        before = placed
+
+
+def _place(placement: Placement) -> str:
+    if placement.level is Level.LATER:
+        return N_("To be read later, until its longest wait is over")
+    if placement.level is Level.PRIORITY:
+        return N_("At the place of its priority")
+    return N_("Flagged, at its usual place") if placement.shown else N_("At its usual place")
+
+
+def _change(before: Placement, after: Placement) -> tuple[str, Sequence[Reason]]:
+    """What moved a study that was concluded already: the reasons that are new."""
+    new = [reason for reason in after.reasons if reason not in before.reasons]
+    if before.level is Level.LATER and after.level is not Level.LATER:
+        return N_("Back at its usual place"), new
+    return (N_("Not flagged any more") if before.shown and not after.shown else _place(after)), new
+
+
+def _deciding(placement: Placement) -> Sequence[Reason]:
+    """A person's word, or the end of the longest wait, counts more than all that speaks for reading it later."""
+    last = placement.reasons[-1:]
+    is_over = any(reason.rule == "maximum-wait" for reason in last) and placement.level is not Level.LATER
+    return last if is_over or any(reason.rule == "disagreed" for reason in last) else placement.reasons
+
+
+def _reason(page: PageMaker, placement: Placement, reason: Reason) -> str:
+    if reason.rule == "maximum-wait" and placement.level is Level.LATER and reason.subject:
+        return page.say(
+            N_("after {minutes} minutes at the latest it is back at its usual place"), minutes=reason.subject
+        )
+    if reason.rule not in RULES:
+        return reason.words
+    words = page.say(RULES[reason.rule])
+    return page.say(N_("{rule}: {subject}"), rule=words, subject=shown(reason.subject)) if reason.subject else words
 
 
 def _deliveries(page: PageMaker, session: Session, found: Standing) -> Iterator[Entry]:
@@ -136,7 +170,7 @@ def _deliveries(page: PageMaker, session: Session, found: Standing) -> Iterator[
     for revision, destination, sent_at, committed_at, objects in rows:
         if sent_at is not None:
             words = page.say(N_("Answer {revision} sent to {name}"), revision=revision, name=destination)
-            yield Entry(sent_at, words, page.say(N_("{count} objects"), count=objects))
+            yield Entry(sent_at, words, page.say(N_("objects: {count}"), count=objects))
         if committed_at is not None:
             yield Entry(committed_at, page.say(N_("{name} took responsibility for it"), name=destination))
 

@@ -41,7 +41,7 @@ class Facts:
     films: int
     films_below: int  # analysed by the active bundle, and below its operating point
     waiting_since: datetime  # aware; reception of its first film
-    ordered_priority: str = ""  # as received; empty: none
+    ordered_priorities: tuple[str, ...] = ()  # of its films, as received; an empty one says nothing
     ordered_urgent: bool = False  # STAT, urgent and the like, by any of its films
     location: str = ""  # ward, department, requesting service
     descriptions: str = ""  # of study, series and procedure
@@ -58,6 +58,7 @@ class Reason:
 
     rule: str
     words: str
+    subject: str = ""  # what spoke: the word that was found, the devices; as received or configured
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Guard(Rule):
     """A rule that keeps a study from being tagged."""
 
     speaks: Callable[[Facts, Policy], str | None]  # words for the study, or None
+    subject: Callable[[Facts, Policy], str | None] = lambda facts, policy: None
 
 
 def _not_clear(facts: Facts, policy: Policy) -> str | None:
@@ -108,20 +110,29 @@ def _ordered_urgent(facts: Facts, policy: Policy) -> str | None:
 
 
 def _ordered_unknown(facts: Facts, policy: Policy) -> str | None:
-    ordered = normalise(facts.ordered_priority)
-    if facts.ordered_urgent or not ordered or ordered in map(normalise, policy.routine_orders):
+    routine = {"", *map(normalise, policy.routine_orders)}
+    if facts.ordered_urgent or all(normalise(ordered) in routine for ordered in facts.ordered_priorities):
         return None
     return "the order's priority is not known to mean routine"
 
 
+def _place_word(facts: Facts, policy: Policy) -> str | None:
+    return first_found(f"{facts.location}\n{facts.descriptions}", policy.guarded_locations)
+
+
 def _guarded_location(facts: Facts, policy: Policy) -> str | None:
-    word = first_found(f"{facts.location}\n{facts.descriptions}", policy.guarded_locations)
+    word = _place_word(facts, policy)
     return f'place or kind of examination: "{word}"' if word else None
 
 
-def _red_flag(facts: Facts, policy: Policy) -> str | None:
+def _warning_word(facts: Facts, policy: Policy) -> str | None:
     word = first_found(f"{facts.request}\n{facts.descriptions}", policy.red_flags)
-    return f'the request says "{word.removesuffix("*")}"' if word else None
+    return word.removesuffix("*") if word else None
+
+
+def _red_flag(facts: Facts, policy: Policy) -> str | None:
+    word = _warning_word(facts, policy)
+    return f'the request says "{word}"' if word else None
 
 
 def _under_age(facts: Facts, policy: Policy) -> str | None:
@@ -136,6 +147,10 @@ def _age_unknown(facts: Facts, policy: Policy) -> str | None:
 def _prior_report(facts: Facts, policy: Policy) -> str | None:
     others = sum(label != NO_FINDING for label in facts.prior_labels)
     return f"{others} earlier reports that are not without finding" if others else None
+
+
+def _devices(facts: Facts, policy: Policy) -> str | None:
+    return ", ".join(facts.new_devices) or None
 
 
 def _new_device(facts: Facts, policy: Policy) -> str | None:
@@ -158,8 +173,9 @@ GUARDS: Final = (
         "guarded-location",
         "Ward, department, requesting service or description holds a word of `policy.guarded_locations`.",
         _guarded_location,
+        _place_word,
     ),
-    Guard("red-flag", "Request or description holds a word of `policy.red_flags`.", _red_flag),
+    Guard("red-flag", "Request or description holds a word of `policy.red_flags`.", _red_flag, _warning_word),
     Guard("under-age", "The patient is under 18.", _under_age),
     Guard("age-unknown", "No film states the patient's age or birth date.", _age_unknown),
     Guard(
@@ -167,7 +183,7 @@ GUARDS: Final = (
         "The patient has an earlier report whose label is not `no_finding`, or that has no label yet.",
         _prior_report,
     ),
-    Guard("new-device", "A device that took one of its films is not released yet.", _new_device),
+    Guard("new-device", "A device that took one of its films is not released yet.", _new_device, _devices),
 )
 CLEAR: Final = Rule("clear", "Every film is below the operating point, and no guard speaks against it: it is tagged.")
 BLIND: Final = Rule("blind-share", "Drawn into the blind share: nobody is shown the answer before the report.")
@@ -222,7 +238,8 @@ def place(facts: Facts, policy: Policy, stage: Stage, *, now: datetime) -> Place
         return shown
     wait, place_name = longest_wait(facts, policy)
     later = replace(shown, level=Level.LATER, returns_at=facts.waiting_since + wait)
-    limit = Reason("maximum-wait", f"at most {_minutes(wait)}{f' ({place_name})' if place_name else ''}")
+    words = f"at most {_minutes(wait)}{f' ({place_name})' if place_name else ''}"
+    limit = Reason(MAXIMUM_WAIT.id, words, f"{wait.total_seconds() / 60:g}")
     return returned(replace(later, reasons=(*later.reasons, limit)), now=now)
 
 
@@ -266,6 +283,20 @@ def disagreed(placement: Placement) -> Placement:
     )
 
 
+def guarded(placement: Placement, rule: str, words: str, subject: str = "") -> Placement:
+    """The placement after a guard spoke that could not speak before: by a report that came, a device withdrawn.
+
+    It stays counted as tagged until the study is concluded again.
+    """
+    return replace(
+        placement,
+        level=Level.USUAL if placement.level is Level.LATER else placement.level,
+        shown=False,
+        returns_at=None,
+        reasons=(*placement.reasons, Reason(rule, words, subject)),
+    )
+
+
 def longest_wait(facts: Facts, policy: Policy) -> tuple[timedelta, str]:
     """The longest wait of a study that is read later, and the name of the place that sets it, if one does."""
     places = f"{facts.location}\n{facts.descriptions}"
@@ -278,7 +309,11 @@ def longest_wait(facts: Facts, policy: Policy) -> tuple[timedelta, str]:
 
 def _against(facts: Facts, policy: Policy) -> tuple[Reason, ...]:
     """What keeps the study at its place. What is not clear needs no further reason but a human's order."""
-    spoken = [Reason(guard.id, words) for guard in GUARDS if (words := guard.speaks(facts, policy)) is not None]
+    spoken = [
+        Reason(guard.id, words, guard.subject(facts, policy) or "")
+        for guard in GUARDS
+        if (words := guard.speaks(facts, policy)) is not None
+    ]
     if any(reason.rule == "not-clear" for reason in spoken):
         spoken = [reason for reason in spoken if reason.rule in ("not-clear", "ordered-urgent")]
     return tuple(spoken)

@@ -222,6 +222,71 @@ def test_an_earlier_report_with_a_finding_guards(any_desk: Desk) -> None:
     assert rules(desk)[0] == "prior-report"
 
 
+def test_an_order_of_unknown_urgency_guards_by_whichever_film_it_comes(desk: Desk) -> None:
+    desk.read(desk.receive(), 0.1)
+    desk.conclude()
+    assert placed(desk).placement.tagged
+    desk.read(desk.receive(order="tonight", RequestedProcedurePriority="tonight"), 0.1)
+    desk.conclude(revision=2)
+    assert rules(desk)[0] == "ordered-unknown"
+
+
+def activate(desk: Desk) -> None:
+    for user in ("Ann", "Bo"):
+        step(desk, Stage.ACTIVE, user)
+
+
+def test_an_earlier_report_that_comes_later_puts_the_study_back_and_tells_the_pacs(any_desk: Desk) -> None:
+    desk = any_desk
+    activate(desk)
+    desk.read(desk.receive(), 0.1)
+    desk.conclude()
+    clock = PolicyClock(desk.config, desk.database)
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        for delivery in session.scalars(select(Delivery)):
+            delivery.state = DeliveryState.SENT
+        for number, label in (("1", "no_finding"), ("2", "finding")):
+            earlier = ReceivedReport(
+                ReportSource.HL7, ReportStatus.FINAL, "", number, accession_number=number, patient_id="P-0001"
+            )
+            reports.record(session, earlier, now=now)
+            report_id = session.scalars(select(Report.id).where(Report.accession_number == number)).one()
+            reports.set_label(session, report_id, label=label, rule="r", span="", tags=(), lexicon_version="1")
+            if label == "no_finding":
+                assert policies.guard_by_reports(session, now=now) == []
+    clock.guard_by_reports()
+    clock.guard_by_reports()
+    found = placed(desk).placement
+    assert (found.level, found.shown, found.reasons[-1].rule) == (Level.USUAL, False, "prior-report")
+    assert desk.study().lowered_until is None
+    desk.conclude(revision=2)
+    assert rules(desk)[0] == "prior-report"
+    assert priority(desk, 2) == NORMAL
+    assert "PredecessorDocumentsSequence" in desk.reports(2)[0]
+
+
+def test_withdrawing_a_release_puts_back_what_the_device_sent(any_desk: Desk) -> None:
+    desk = any_desk
+    activate(desk)
+    configure(desk, released_senders=())
+    desk.read(desk.receive(sender="room 2", DeviceSerialNumber="77"), 0.1)
+    desk.conclude()
+    with desk.database.begin() as session:
+        (device,) = policies.devices(session)
+        for user in ("Ann", "Bo"):
+            policies.release(session, device.id, Signature(user, "compared", desk.database.now(session)))
+    desk.read(desk.receive(sender="room 2", DeviceSerialNumber="77"), 0.1)
+    desk.conclude(revision=2)
+    assert placed(desk).placement.level is Level.LATER
+    with desk.database.begin() as session:
+        policies.withdraw_release(session, 1, Signature("Cy", "exchanged", desk.database.now(session)))
+    assert placed(desk).placement.level is Level.USUAL
+    assert placed(desk).placement.reasons[-1].subject == "Acme XR 1 77 at room 2"
+    desk.conclude(revision=3)
+    assert rules(desk)[0] == "new-device"
+
+
 def test_a_step_in_the_meantime_makes_the_ruling_void(desk: Desk) -> None:
     desk.read(desk.receive(), 0.1)
     with Leases(desk.database) as leases:

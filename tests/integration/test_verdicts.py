@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from clearfilm.errors import StaleAnswer
 from clearfilm.policy.rules import Placement
 from clearfilm.policy.settings import Policy
+from clearfilm.policy.stages import Signature, Stage
 from clearfilm.triage import Decision
 from db import accounts, placements, policies, queue, verdicts
 from db.accounts import Role
@@ -62,6 +63,7 @@ def say(
     name: str = "li",
     token: str = "t1",
     revision: int | None = None,
+    blind: bool = False,
 ) -> None:
     with desk.database.begin() as session:
         study = session.scalars(select(Study)).one()
@@ -74,6 +76,7 @@ def say(
             user_id=user.id,
             agrees=agrees,
             token=token,
+            blind=blind,
             corrects=corrects,
             now=desk.database.now(session),
         )
@@ -321,6 +324,24 @@ def test_only_verdicts_without_the_answer_count_among_withheld_studies(desk: Des
         found = policies.assessment(session, policy, now=desk.database.now(session))
         assert found is not None
         assert (found.unseen.findings, found.unseen.missed) == (1, 1)
+
+
+def test_a_verdict_that_is_given_anew_after_the_first_showed_the_answer_is_not_blind(desk: Desk) -> None:
+    """Taking it back hides the answer from the page again, not from the reader."""
+
+    def say_blind(name: str, token: str) -> bool:
+        say(desk, agrees=False, name=name, token=token, blind=True)
+        with desk.database.read() as session:
+            return session.scalars(select(Verdict.blind).where(Verdict.token == token)).one()
+
+    assert say_blind("li", "t1")
+    assert take_back(desk)
+    assert not say_blind("li", "t2")
+    assert say_blind("roe", "t3")
+    with desk.database.begin() as session:
+        signature = Signature("Ann", "test", desk.database.now(session))
+        policies.request_step(session, desk.config.policy, Stage.SHADOW, signature)
+    assert say_blind("li", "t4")  # where nothing is ever shown
 
 
 def test_verdicts_hold_on_every_database(database: Database) -> None:

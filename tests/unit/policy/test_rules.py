@@ -39,7 +39,8 @@ GUARDED: list[tuple[str, dict[str, Any]]] = [
     ("not-clear", {"films_below": 1}),
     ("not-clear", {"films": 0, "films_below": 0}),
     ("ordered-urgent", {"ordered_urgent": True}),
-    ("ordered-unknown", {"ordered_priority": "as fast as you can"}),
+    ("ordered-unknown", {"ordered_priorities": ("as fast as you can",)}),
+    ("ordered-unknown", {"ordered_priorities": ("ROUTINE", "tonight")}),
     ("guarded-location", {"location": "Medical ICU"}),
     ("guarded-location", {"descriptions": "CHEST PORTABLE"}),
     ("red-flag", {"request": "haemoptysis"}),
@@ -61,7 +62,7 @@ facts = st.builds(
     films=st.integers(0, 3),
     films_below=st.integers(0, 3),
     waiting_since=st.integers(0, 600).map(lambda minutes: NOW - timedelta(minutes=minutes)),
-    ordered_priority=st.sampled_from(["", "ROUTINE", "STAT", "LOW", "?"]),
+    ordered_priorities=st.lists(st.sampled_from(["", "ROUTINE", "STAT", "LOW", "?"]), max_size=2).map(tuple),
     ordered_urgent=st.booleans(),
     location=texts,
     descriptions=texts,
@@ -192,11 +193,11 @@ def test_of_several_places_the_shortest_wait_counts() -> None:
 
 @pytest.mark.parametrize("ordered", ["", "ROUTINE", "routine ", "Ｒ", "LOW", "MEDIUM", "常规"])
 def test_routine_orders_may_be_tagged(ordered: str) -> None:
-    assert place(dataclasses.replace(CLEAR, ordered_priority=ordered), POLICY, Stage.SHADOW, now=NOW).tagged
+    assert place(dataclasses.replace(CLEAR, ordered_priorities=("", ordered)), POLICY, Stage.SHADOW, now=NOW).tagged
 
 
 def test_a_site_names_its_own_words_for_routine() -> None:
-    ordered = dataclasses.replace(CLEAR, ordered_priority="P3")
+    ordered = dataclasses.replace(CLEAR, ordered_priorities=("P3",))
     assert not place(ordered, POLICY, Stage.SHADOW, now=NOW).tagged
     assert place(ordered, Policy(routine_orders=("p3",)), Stage.SHADOW, now=NOW).tagged
 
