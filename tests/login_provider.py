@@ -5,17 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import ipaddress
 import json
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import authlib.deprecate  # noqa: F401 - sets filters of its own, which must come first
 import werkzeug.serving
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 from werkzeug.test import run_wsgi_app
@@ -47,12 +53,13 @@ class LoginProvider:
     discovery: dict[str, Any] = field(default_factory=dict)  # what the discovery document says otherwise
     is_away: bool = False
     hold: threading.Event | None = None  # answers wait for it
+    certificate: tuple[str, str] | None = None  # files of certificate and key
     asked: list[str] = field(default_factory=list)
     _challenges: dict[str, str] = field(default_factory=dict)
 
     @property
     def issuer(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}"
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -114,7 +121,7 @@ class LoginProvider:
     def serve(self) -> Iterator[LoginProvider]:
         predefined = [oidc_provider_mock.User(sub=sub, claims=claims) for sub, claims in self.users.items()]
         self._app = oidc_provider_mock.app(require_nonce=True, user_claims=predefined)
-        server = werkzeug.serving.make_server("127.0.0.1", self.port, self, threaded=True)
+        server = werkzeug.serving.make_server("127.0.0.1", self.port, self, threaded=True, ssl_context=self.certificate)
         self.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -126,6 +133,31 @@ class LoginProvider:
             server.shutdown()
             thread.join(30)
             server.server_close()
+
+
+def make_certificate(folder: Path) -> tuple[str, str]:
+    """Files of a certificate for 127.0.0.1 that signed itself, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "provider of the test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "provider.pem", folder / "provider.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return str(files[0]), str(files[1])
 
 
 def new_key(kid: str) -> RSAKey:

@@ -32,15 +32,15 @@ _UNTRUSTED = N_(
     "The answer of {provider} is not to be trusted. Try again; if that does not help, tell an administrator."
 )
 _WORDS = {
-    Refusal.PROVIDER: N_("{provider} did not let you in."),
+    Refusal.PROVIDER: N_("You were not let in by {provider}."),
     Refusal.TRIP: _AGAIN,
     Refusal.CODE: _AGAIN,
     Refusal.TOKEN: _UNTRUSTED,
-    Refusal.NAME: N_("{provider} tells no name for you that can be used here. Ask an administrator."),
+    Refusal.NAME: N_("There is no name for you that can be used here. Ask an administrator."),
     Refusal.GROUPS_LEFT_OUT: N_(
-        "{provider} left out your groups because there are too many of them. Ask an administrator to have fewer sent."
+        "Your groups were left out because there are too many of them. Ask an administrator to have fewer sent."
     ),
-    Refusal.NO_ROLE: N_("{provider} knows you, but you are in no group that may use this node. Ask an administrator."),
+    Refusal.NO_ROLE: N_("Your login was right, but you are in no group that may use this node. Ask an administrator."),
     Refusal.NAME_TAKEN: N_("There is another user of your name at this node. Ask an administrator."),
     Refusal.DISABLED: N_("You may not use this node any more. Ask an administrator."),
 }
@@ -134,7 +134,7 @@ def _let_in(page: PageMaker, arrival: Arrival, path: str) -> Response:
 
 def _away(page: PageMaker, path: str) -> Response:
     metrics.LOGINS.labels("provider away").inc()
-    words = page.say("{provider} does not answer. Try again in a moment.", provider=provider_name(page))
+    words = page.say("There is no answer from {provider}. Try again in a moment.", provider=provider_name(page))
     answer = login_page(page, path, words=words, status=503)
     answer.headers["Retry-After"] = str(RETRY_SECONDS)
     return answer

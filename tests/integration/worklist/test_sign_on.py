@@ -5,6 +5,7 @@ import hmac
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +18,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import delete, func, select, update
 
 from clearfilm.config import Config, Worklist
+from clearfilm.errors import StartupError
 from clearfilm.oidc_settings import Oidc
+from cli import check
 from db import accounts, audit, schema
 from db.accounts import Identity, Login, Role, User
 from db.models import Audit
 from db.session import Database
+from tests.accessibility import assert_accessible
 from tests.integration.worklist.conftest import PASSWORD, Site, form_token, seed_study, seed_users, serving
-from tests.login_provider import CLIENT_ID, SECRET, LoginProvider, new_key, signed
+from tests.login_provider import CLIENT_ID, SECRET, LoginProvider, make_certificate, new_key, signed
 
 USERS: dict[str, dict[str, Any]] = {
     "sub-anna": {"preferred_username": "Anna@Hospital.example", "realm_access": {"roles": ["x", "cxr-readers"]}},
@@ -84,7 +89,7 @@ class Hospital:
 
 
 @contextmanager
-def hospital(folder: Path, **changes: Any) -> Iterator[Hospital]:
+def hospital(folder: Path, certificate: tuple[str, str] | None = None, **changes: Any) -> Iterator[Hospital]:
     """A running node that sends its users to a running provider; `changes` are of `worklist.oidc`."""
     secret = folder / "secret"
     secret.write_text(SECRET + "\n")
@@ -92,7 +97,7 @@ def hospital(folder: Path, **changes: Any) -> Iterator[Hospital]:
     with ExitStack() as stack:
         bound = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = bound.getsockname()[1]
-        provider = stack.enter_context(LoginProvider(USERS).serve())
+        provider = stack.enter_context(LoginProvider(USERS, certificate=certificate).serve())
         values = {
             "issuer": provider.issuer,
             "public_url": f"http://127.0.0.1:{port}",
@@ -242,7 +247,7 @@ def test_first_role_of_the_configuration_counts_and_a_single_group_may_be_plain_
     [
         ("sub-guest", "in no group", "in no group with a role"),
         ("sub-namesake", "another user of your name", "name of another user"),
-        ("sub-odd", "no name", "no usable name"),
+        ("sub-odd", "no name for you", "no usable name"),
     ],
 )
 def test_person_without_role_or_name_is_refused_in_words(here: Hospital, subject: str, said: str, reason: str) -> None:
@@ -308,7 +313,7 @@ def test_user_of_the_provider_has_no_password_here(here: Hospital) -> None:
     user = here.user("sub-rad")
     assert user is not None
     admin = here.site.client(Role.ADMIN)
-    assert here.provider.issuer in admin.get("/admin/users").text
+    assert here.provider.issuer.removeprefix("http://") in admin.get("/admin/users").text
     data = {"user": str(user.id), "password": "another good one"}
     assert admin.post("/admin/users/password", data=data).status_code == 409
     assert admin.post("/admin/users/role", data={"user": str(user.id), "role": "admin"}).status_code == 409
@@ -395,7 +400,7 @@ def test_provider_that_says_no_is_heard_without_its_words(here: Hospital) -> Non
     error = {"error": "access_denied", "error_description": "<script>1</script>", "state": state}
     answer = client.get("/login/oidc/callback", params=error)
     assert "<script>1" not in answer.text
-    assert "Hospital ID did not let you in" in words(answer)
+    assert "not let in by Hospital ID" in words(answer)
     assert refused(here, answer, client, "the provider refused")["detail"] == "access_denied"
     error = {"error": "whatever somebody typed", "state": with_query(here.begin(client))["state"]}
     record = refused(here, client.get("/login/oidc/callback", params=error), client, "the provider refused")
@@ -522,7 +527,7 @@ def test_claims_that_the_id_token_lacks_are_asked_for_and_must_be_of_the_same_pe
 def test_groups_that_were_left_out_are_told_from_none(here: Hospital) -> None:
     here.provider.keys = [new_key("1")]
     here.provider.change_claims = lambda claims: claims.update(realm_access={"roles": []}, hasgroups=True)
-    assert "left out your groups" in words(here.enter(here.browser(), "sub-rad"))
+    assert "groups were left out" in words(here.enter(here.browser(), "sub-rad"))
 
 
 # A provider in trouble
@@ -533,12 +538,12 @@ def test_provider_that_is_away_leaves_the_rest_as_it_is(here: Hospital) -> None:
     client = here.browser()
     answer = client.get("/login/oidc?next=/worklist")
     assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
-    assert "Hospital ID does not answer" in words(answer)
-    assert "did not answer a moment ago" in client.get("/login").text
+    assert "no answer from Hospital ID" in words(answer)
+    assert "no answer from Hospital ID a moment ago" in client.get("/login").text
     assert here.site.client(Role.READER).get("/worklist").status_code == 200
     here.provider.is_away = False
     assert here.enter(client, "sub-rad").status_code == 200
-    assert "did not answer a moment ago" not in here.browser().get("/login").text
+    assert "no answer from Hospital ID a moment ago" not in here.browser().get("/login").text
 
 
 def test_provider_that_goes_away_half_way_lets_nobody_in(here: Hospital) -> None:
@@ -547,7 +552,7 @@ def test_provider_that_goes_away_half_way_lets_nobody_in(here: Hospital) -> None
     here.provider.is_away = True
     answer = client.get(url)
     assert (answer.status_code, here.logins()) == (503, 0)
-    assert "Hospital ID does not answer" in words(answer)
+    assert "no answer from Hospital ID" in words(answer)
 
 
 def test_slow_provider_is_given_up_and_holds_nobody_else(tmp_path: Path) -> None:
@@ -591,6 +596,31 @@ def test_node_that_the_provider_does_not_know_says_so_in_its_log(
         client = here.browser()
         refused(here, here.enter(client, "sub-rad"), client, "the provider did not take its code")
     assert any(getattr(record, "error", "") == "invalid_client" for record in caplog.records)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_authority_of_the_provider_must_be_known(tmp_path: Path, is_known: bool) -> None:
+    certificate = make_certificate(tmp_path)
+    with hospital(tmp_path, certificate, ca_file=certificate[0] if is_known else None) as here:
+        assert here.browser().get("/login/oidc").status_code == (303 if is_known else 503)
+        if is_known:
+            # The same authority holds for each endpoint.
+            client = here.browser()
+            back = httpx2.post(here.begin(client), data={"sub": "sub-rad"}, verify=trust(certificate[0]))
+            assert client.get(back.headers["location"]).status_code == 200
+
+
+def trust(authority: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=authority)
+
+
+def test_check_asks_the_provider_and_says_what_to_register(here: Hospital) -> None:
+    assert "not asked" in check._check_provider(here.site.config, ask=False)
+    said = check._check_provider(here.site.config, ask=True)
+    assert said == f"answers; logging out there: yes; register {here.callback} there"
+    here.provider.discovery = {"issuer": "https://other.example"}
+    with pytest.raises(StartupError, match=r"calls itself 'https://other\.example'"):
+        check._check_provider(here.site.config, ask=True)
 
 
 # Out again, and passwords beside it
@@ -693,3 +723,86 @@ def test_login_that_ended_is_no_longer_there(here: Hospital) -> None:
         past = here.site.database.now(session) - here.site.server.services.limits.idle
         session.execute(update(Login).values(seen_at=past))
     assert client.get("/worklist").headers["location"].startswith("/login?next=")
+
+
+# In a browser
+
+
+@pytest.fixture
+def page(here: Hospital, chromium: Browser) -> Iterator[Page]:
+    """A new visitor's, with the provider on another site (localhost): cookies are kept back as in a hospital."""
+    context = chromium.new_context(base_url=here.site.url, viewport={"width": 1280, "height": 800}, color_scheme="dark")
+    found = context.new_page()
+    said: list[str] = []
+    found.on("console", lambda message: said.append(message.text))
+    yield found
+    context.close()
+    assert [text for text in said if "Content Security Policy" in text] == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_way_in_and_out_in_a_browser(here: Hospital, page: Page, language: str) -> None:
+    elsewhere = here.provider.issuer.replace("127.0.0.1", "localhost")
+    here.provider.discovery = {
+        name: f"{elsewhere}/oauth2/{path}"
+        for name, path in (("authorization_endpoint", "authorize"), ("end_session_endpoint", "end_session"))
+    }
+    page.goto("/worklist?q=abc")
+    if language == "zh":
+        page.get_by_role("button", name="中文").click()
+    assert_accessible(page)
+    go, out = {
+        "en": ("Log in with Hospital ID", "Log out"),
+        "zh": ("通过Hospital ID进入", "退出登录"),
+    }[language]
+    page.get_by_role("link", name=go).click()
+    page.wait_for_url("http://localhost:*/oauth2/authorize?**")
+    page.get_by_role("button", name="sub-rad", exact=True).click()
+    page.wait_for_url(f"{here.site.url}/worklist?q=abc")
+    expect(page.get_by_text("li.wei")).to_be_visible()
+    cookies = {cookie["name"]: cookie for cookie in page.context.cookies(here.site.url)}
+    assert cookies["clearfilm"]["sameSite"] == "Strict"
+    assert "clearfilm-oidc" not in cookies
+    # Neither the code nor the state stay in the way back.
+    page.go_back()
+    assert "code=" not in page.url
+    page.goto("/worklist")
+    page.get_by_text("li.wei").click()
+    page.get_by_role("button", name=out).click()
+    page.wait_for_url("http://localhost:*/oauth2/end_session?**")
+    assert here.logins() == 0
+    page.get_by_role("button", name="End session").click()
+    page.wait_for_url(f"{here.site.url}/login")
+    page.goto("/worklist")
+    page.wait_for_url("**/login?next=**")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_refusal_in_a_browser_can_be_read_in_both_languages(here: Hospital, page: Page, language: str) -> None:
+    page.goto("/login")
+    page.get_by_role("link", name="Log in with Hospital ID").click()
+    page.get_by_role("button", name="sub-guest", exact=True).click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("in no group that may use this node")
+    assert_accessible(page)
+    if language == "zh":
+        page.get_by_role("button", name="中文").click()
+        page.wait_for_url("**/login?next=**")
+        expect(page.get_by_role("link", name="通过Hospital ID进入")).to_be_visible()
+
+
+def test_administrators_still_find_their_form_by_keyboard(tmp_path: Path, chromium: Browser) -> None:
+    with hospital(tmp_path, local_logins="admins") as found:
+        context = chromium.new_context(base_url=found.site.url)
+        page = context.new_page()
+        page.goto("/login")
+        expect(page.get_by_role("link", name="Log in with Hospital ID")).to_be_focused()
+        expect(page.get_by_label("Name")).to_be_hidden()
+        for key in ("Tab", "Enter", "Tab"):
+            page.keyboard.press(key)
+        page.keyboard.type("admin")
+        page.keyboard.press("Tab")
+        page.keyboard.type(PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/worklist")
+        context.close()
