@@ -11,6 +11,7 @@ from clearfilm import config as configuration
 from clearfilm.config import Config
 from clearfilm.errors import StartupError, TrainingError, UsageError
 from clearfilm.evaluation import REPORT, Summary
+from clearfilm.keys import installation_key
 from clearfilm.vision.assemble import resolve_bundle
 from clearfilm.vision.bundle import Bundle, load_bundle
 from cli.node import opened
@@ -24,7 +25,7 @@ from training.evaluation.label_audit import LabelAudit
 from training.evaluation.material import Material, from_cohort, from_folder
 from training.evaluation.queueing import Traffic
 from training.progress import Watcher
-from training.split import read_key
+from training.split import KEY_FILE
 from worker.decoder import DecoderPool
 
 
@@ -106,7 +107,7 @@ def _material(films: Films, config: Config, decoder: DecoderPool, watcher: Watch
         films.folder,
         films.table,
         decoder,
-        key=read_key(config.data_folder),
+        key=installation_key(config.data_folder / KEY_FILE),
         unknown_age=config.worker.unknown_age,
         watcher=watcher,
     )

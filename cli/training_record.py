@@ -117,6 +117,7 @@ def describe_cohort(cohort: Cohort) -> dict[str, Any]:
     return {
         "source": manifest.source,
         "scheme": manifest.scheme,
+        "split_key": manifest.split_key,
         "created": manifest.created.isoformat(),
         "films": len(cohort.films),
         "counts": manifest.counts,

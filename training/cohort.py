@@ -26,7 +26,7 @@ from clearfilm.files import fsync_folder, sha256, write_durably
 from training.films import PICTURE_SUFFIXES, Decoder, prepared
 from training.headers import read_facts
 from training.progress import Silent, Watcher, watched
-from training.split import Part, Scheme, key_id, part_of, pseudonym
+from training.split import Part, Scheme, key_id, part_of, person, pseudonym
 
 FILMS: Final = "films.csv"
 EXCLUDED: Final = "excluded.csv"
@@ -36,6 +36,7 @@ PARTS: Final = get_args(Part)
 ADULT_YEARS: Final = 18
 _REQUIRED_COLUMNS = ("file", "patient_id", "label")
 _FRONTAL = frozenset({"PA", "AP", ""})
+_PER_YEAR: Final = {"Y": 1, "M": 12, "W": 52.18, "D": 365.25}
 # Any size tells whether a film decodes.
 _CHECKED_EDGE = 32
 
@@ -225,8 +226,7 @@ def _read_table(table: Path) -> list[dict[str, str]]:
 
 def _unfit(row: Mapping[str, str], folder: Path, unknown_age: str) -> str | None:
     """Why a row cannot be used, as far as the table tells."""
-    path = (folder / row["file"]).resolve()
-    if not row["file"] or not path.is_relative_to(folder.resolve()) or not path.is_file():
+    if not _is_inside(folder, row["file"]):
         return "the file is missing"
     if not row["patient_id"]:
         return "no patient ID"
@@ -234,7 +234,11 @@ def _unfit(row: Mapping[str, str], folder: Path, unknown_age: str) -> str | None
         return "the label is neither normal nor abnormal"
     if row.get("view", "").upper() not in _FRONTAL:
         return "not a frontal view"
+    if row.get("date") and _day(row["date"]) is None:
+        return "the date is not of the form 2026-03-01"
     age = _years(row.get("age", ""))
+    if age is None and any(sign.isdigit() for sign in row.get("age", "")):
+        return "the age is neither a number of years nor of the form 018Y"
     if age is None and unknown_age == "refuse":
         return "the patient's age is not stated"
     if age is not None and age < ADULT_YEARS:
@@ -242,12 +246,30 @@ def _unfit(row: Mapping[str, str], folder: Path, unknown_age: str) -> str | None
     return None
 
 
+def _is_inside(folder: Path, name: str) -> bool:
+    """Whether a table's file is there, below the folder."""
+    if not name or "\0" in name:
+        return False
+    path = (folder / name).resolve()
+    return path.is_relative_to(folder.resolve()) and path.is_file()
+
+
 def _years(text: str) -> int | None:
+    """Whole years of a number or of a DICOM age (PS3.5 6.2, AS: days, weeks and months too); None: not readable."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _PER_YEAR else (text, "Y")
     try:
-        value = float(text.upper().removesuffix("Y"))
+        value = float(number) / _PER_YEAR[unit]
     except ValueError:
         return None
     return math.floor(value) if 0 <= value < 150 else None
+
+
+def _day(text: str) -> str | None:
+    """YYYYMMDD of a date with or without its separators; None: it is none."""
+    try:
+        return date.fromisoformat(text.replace("/", "-").replace(".", "-")).strftime("%Y%m%d")
+    except ValueError:
+        return None
 
 
 def _candidate(row: Mapping[str, str], folder: Path) -> Candidate:
@@ -265,7 +287,7 @@ def _candidate(row: Mapping[str, str], folder: Path) -> Candidate:
         view=known["view"].upper(),
         sex=known["sex"].upper()[:1],
         age="" if age is None else str(age),
-        date=known["date"].replace("-", "")[:8],
+        date=_day(known["date"]) or "",
         device=known["device"],
         site=known["site"],
         tags=row.get("tags", "") or row.get("findings", ""),
@@ -408,7 +430,7 @@ def _without_contradictions(selection: Selection) -> tuple[list[Candidate], list
     for same in copies.values():
         if len({candidate.film.label for candidate in same}) > 1:
             excluded += [(candidate.film.file, "the same film with two labels") for candidate in same]
-        elif len({candidate.identity for candidate in same}) > 1:
+        elif len({person(candidate.identity) for candidate in same}) > 1:
             excluded += [(candidate.film.file, "the same film under two patients") for candidate in same]
         else:
             kept.append(same[0])
@@ -420,8 +442,8 @@ def _split(candidates: Sequence[Candidate], key: bytes, scheme: Scheme) -> list[
     return [
         replace(
             candidate.film,
-            patient=pseudonym(candidate.identity, key),
-            part=part_of(candidate.identity if scheme == "patient" else candidate.film.sha256, key),
+            patient=pseudonym(person(candidate.identity), key),
+            part=part_of(person(candidate.identity) if scheme == "patient" else candidate.film.sha256, key),
         )
         for candidate in candidates
     ]

@@ -8,56 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
-from pathlib import Path
+import unicodedata
 from typing import Final, Literal
-
-from clearfilm.errors import TrainingError
-from clearfilm.files import write_durably
 
 Part = Literal["train", "stop", "calibrate", "test", "temporal"]
 Scheme = Literal["patient", "paper"]
+# In the data folder; without it a later cohort has other test patients.
 KEY_FILE: Final = "split.key"
 # Upper ends: 70, 10, 10 and 10 %.
 _ENDS: Final[tuple[tuple[Part, float], ...]] = (("train", 0.7), ("stop", 0.8), ("calibrate", 0.9), ("test", 1.0))
-_KEY_BYTES = 32
 _PSEUDONYM_DIGITS = 24
 
 
-def read_key(data_folder: Path) -> bytes:
-    """The installation's key; made at the first call.
+def person(patient_id: str) -> str:
+    """A patient ID in one spelling: modalities differ in blanks, case and width, and a person is in one part only.
 
-    Parameters
-    ----------
-    data_folder : pathlib.Path
-        Keep `split.key` in its backup: without it a later cohort has other test patients.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    TrainingError
-        If the file is empty or cannot be read.
-    StorageError
-        If it cannot be written.
+    Two persons that come to one name so are in the same part, which does no harm.
     """
-    path = data_folder / KEY_FILE
-    if not path.exists():
-        write_durably(path, [secrets.token_bytes(_KEY_BYTES)])
-    return read_key_file(path)
-
-
-def read_key_file(path: Path) -> bytes:
-    """A key of somebody's choice, for instance to repeat published figures. Raises TrainingError."""
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise TrainingError(f"the split key {path} cannot be read ({error.strerror})") from error
-    if not key:
-        raise TrainingError(f"the split key {path} is empty; restore it from a backup")
-    return key
+    plain = "".join(sign if sign.isprintable() else " " for sign in unicodedata.normalize("NFKC", patient_id))
+    return " ".join(plain.split()).upper()
 
 
 def key_id(key: bytes) -> str:
@@ -71,7 +40,7 @@ def part_of(identity: str, key: bytes) -> Part:
     Parameters
     ----------
     identity : str
-        Patient ID as the archive has it; the film's SHA-256 for `Scheme` "paper".
+        `person` of the patient ID; the film's SHA-256 for `Scheme` "paper".
     key : bytes
 
     Returns

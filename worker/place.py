@@ -10,7 +10,8 @@ from clearfilm.config import Config
 from clearfilm.dicom.header import FilmHeader, from_dataset
 from clearfilm.dicom.request import request_of
 from clearfilm.errors import NotAnalysable
-from clearfilm.policy.blind import in_share, read_key
+from clearfilm.keys import installation_key
+from clearfilm.policy.blind import KEY_FILE, in_share
 from clearfilm.policy.rules import Facts, Placement, place
 from clearfilm.triage import Decision
 from db import policies, queue
@@ -84,7 +85,7 @@ class Placer:
         StartupError, StorageError
             If the key of the blind share cannot be read or made.
         """
-        key = read_key(self._folder)
+        key = installation_key(self._folder / KEY_FILE)
         received = [(sender, header, from_dataset(header, _WANTED)) for sender, header in origins]
         devices = {_device(sender, attributes) for sender, _, attributes in received}
         requests = [request_of(header) for _, header, _ in received]

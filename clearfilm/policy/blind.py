@@ -2,46 +2,10 @@
 
 import hashlib
 import hmac
-import secrets
-from pathlib import Path
 from typing import Final
 
-from clearfilm.errors import StartupError
-from clearfilm.files import write_durably
-
+# In the data folder; with another key a study that is concluded again may be shown.
 KEY_FILE: Final = "policy.key"
-_KEY_BYTES: Final = 32
-
-
-def read_key(data_folder: Path) -> bytes:
-    """The installation's key; made at the first call.
-
-    Parameters
-    ----------
-    data_folder : pathlib.Path
-        Keep `policy.key` in its backup: with another key a study that is concluded again may be shown.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    StartupError
-        If the file is empty or cannot be read.
-    StorageError
-        If it cannot be written.
-    """
-    path = data_folder / KEY_FILE
-    if not path.exists():
-        write_durably(path, [secrets.token_bytes(_KEY_BYTES)])
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise StartupError(f"the key {path} cannot be read ({error.strerror})") from error
-    if not key:
-        raise StartupError(f"the key {path} is empty; restore it from a backup")
-    return key
 
 
 def in_share(study_instance_uid: str, key: bytes, share: float) -> bool:

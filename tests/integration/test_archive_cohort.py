@@ -8,15 +8,19 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from db import intake, reports, schema
+from clearfilm.errors import TrainingError
+from cli import cohort as commands
+from cli.training_record import describe_cohort
+from db import intake, reports, schema, training_runs
 from db.intake import ReceivedFilm, StudyAttributes
 from db.models import Instance, InstanceState, ReportSource, ReportStatus
 from db.reports import ReceivedReport
 from db.session import Database
 from tests import result_factories
 from training.archive import read_archive
-from training.cohort import build
+from training.cohort import Cohort, build, load
 from training.evaluation import label_audit
+from training.split import KEY_FILE
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
@@ -69,9 +73,10 @@ class Node:
         *,
         tags: tuple[str, ...] = (),
         status: ReportStatus = ReportStatus.FINAL,
+        text: str = "text",
     ) -> None:
         with self.database.begin() as session:
-            text = f"{status.value} text {study}"
+            text = f"{text} {status.value} {study}" if label is not None else text
             report = ReceivedReport(ReportSource.CSV, status, "", text, study_instance_uid=study)
             reports.record(session, report, now=self.database.now(session))
             if label is not None:
@@ -127,6 +132,32 @@ def test_only_final_reports_count(node: Node, tmp_path: Path) -> None:
         "a preliminary report only",
         "an addendum without its report",
     ]
+
+
+def test_archive_whose_split_key_was_lost_gets_no_other_test_patients(node: Node, tmp_path: Path) -> None:
+    for name in ("ONE", "TWO"):
+        node.report(node.receive(name), None, text="Pneumonia.")
+    config = tmp_path / "config.yaml"
+    config.write_text("data_folder: .\n")
+    first = build_cohort(config, tmp_path / "first")
+    with node.database.begin() as session:
+        training_runs.begin(
+            session, folder="run", cohort_digest="c" * 64, cohort_folder="first", cohort=describe_cohort(first),
+            settings={}, started_by="anna", owner="nobody", now=node.database.now(session),
+        )  # fmt: skip
+    build_cohort(config, tmp_path / "second")
+    (tmp_path / KEY_FILE).rename(tmp_path / "kept.key")
+    with pytest.raises(TrainingError, match="restore it from a backup"):
+        build_cohort(config, tmp_path / "third")
+    (tmp_path / KEY_FILE).write_bytes(b"made by somebody")
+    with pytest.raises(TrainingError, match="restore it from a backup"):
+        build_cohort(config, tmp_path / "third")
+    build_cohort(config, tmp_path / "fourth", key_file=tmp_path / "kept.key")
+
+
+def build_cohort(config: Path, out: Path, key_file: Path | None = None) -> Cohort:
+    commands.build_cohort(config, out, folder=None, table=None, key_file=key_file, scheme="patient", temporal_from=None)
+    return load(out)
 
 
 def test_film_whose_file_is_gone_is_counted(node: Node, tmp_path: Path) -> None:

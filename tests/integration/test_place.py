@@ -9,7 +9,8 @@ import pytest
 from pydicom.uid import generate_uid
 from sqlalchemy import func, select
 
-from clearfilm.policy.blind import in_share, read_key
+from clearfilm.keys import installation_key
+from clearfilm.policy.blind import KEY_FILE, in_share
 from clearfilm.policy.rules import Level
 from clearfilm.policy.stages import Signature, Stage
 from clearfilm.triage import Decision
@@ -180,7 +181,7 @@ def test_a_device_is_released_by_two_users(any_desk: Desk) -> None:
 def test_the_blind_share_is_sent_after_its_report(any_desk: Desk, tmp_path: Path) -> None:
     desk = any_desk
     configure(desk, blind_share=0.5)
-    key = read_key(tmp_path)
+    key = installation_key(tmp_path / KEY_FILE)
     desk.study_uid = next(uid for uid in iter(generate_uid, "") if in_share(uid, key, 0.5))
     with desk.database.begin() as session:
         other = ReceivedReport(ReportSource.HL7, ReportStatus.FINAL, "", "clear", accession_number="other")

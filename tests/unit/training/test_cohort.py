@@ -56,6 +56,10 @@ def built(selection: Selection, folder: Path) -> Cohort:
         ({"label": "unsure"}, "the label is neither normal nor abnormal"),
         ({"view": "LATERAL"}, "not a frontal view"),
         ({"age": "17"}, "patient under 18"),
+        ({"age": "006M"}, "patient under 18"),
+        ({"age": "017Y"}, "patient under 18"),
+        ({"age": "5 months"}, "the age is neither a number of years nor of the form 018Y"),
+        ({"file": "0.png\0"}, "the file is missing"),
     ],
 )
 def test_unfit_rows_are_left_out_with_their_reason(folder: Path, values: dict[str, str], reason: str) -> None:
@@ -63,6 +67,32 @@ def test_unfit_rows_are_left_out_with_their_reason(folder: Path, values: dict[st
     selection = read(folder, [row(0), row(1, **values)])
     assert [candidate.identity for candidate in selection.candidates] == ["P0"]
     assert [found for _, found in selection.excluded] == [reason]
+
+
+@pytest.mark.parametrize("written", ["2024-03-01", "2024/03/01", "2024.03.01", "20240301"])
+def test_dates_are_read_however_they_are_separated(folder: Path, written: str) -> None:
+    table = dated_table(folder, written)
+    assert [one.film.date for one in read_folder(folder, table, NoDecoder()).candidates] == ["20240301"]
+
+
+@pytest.mark.parametrize("written", ["01.03.2024", "2024", "2024-13-01", "March"])
+def test_a_date_that_could_be_misread_leaves_the_film_out(folder: Path, written: str) -> None:
+    selection = read_folder(folder, dated_table(folder, written), NoDecoder())
+    assert selection.excluded == [("0.png", "the date is not of the form 2026-03-01")]
+
+
+def dated_table(folder: Path, written: str) -> Path:
+    table = folder / "dated.csv"
+    table.write_text(f"file,patient_id,label,date\n0.png,P0,normal,{written}\n")
+    return table
+
+
+def test_spellings_of_one_patient_id_are_one_patient(tmp_path: Path) -> None:
+    spellings = ["ab 1", "AB 1", "ab  1", "ＡＢ 1", "Ab\t1"]
+    cohort = build(
+        candidates([(name, "") for name in spellings]), tmp_path / "c", root=tmp_path, source="folder", key=KEY
+    )
+    assert len({film.patient for film in cohort.films}) == len({film.part for film in cohort.films}) == 1
 
 
 def test_unknown_age_follows_the_configuration(folder: Path) -> None:

@@ -1,12 +1,10 @@
 """The split: keyed, by patient, for ever."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from clearfilm.errors import TrainingError
-from training.split import KEY_FILE, key_id, part_of, pseudonym, read_key, read_key_file
+from training.split import key_id, part_of, person, pseudonym
 
 KEY = b"a key"
 
@@ -26,16 +24,10 @@ def test_another_key_makes_another_split() -> None:
     assert [part_of(p, KEY) for p in patients] != [part_of(p, b"another") for p in patients]
 
 
-def test_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
-    key = read_key(tmp_path)
-    assert read_key(tmp_path) == key
-    assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
-
-
-def test_empty_key_is_refused(tmp_path: Path) -> None:
-    (tmp_path / KEY_FILE).touch()
-    with pytest.raises(TrainingError, match="backup"):
-        read_key_file(tmp_path / KEY_FILE)
+@pytest.mark.parametrize("spelling", ["ab 12", " AB 12 ", "Ab\u300012", "AB\t12\0", "\uff21B  12"])
+def test_a_patient_is_one_person_however_the_id_is_spelt(spelling: str) -> None:
+    assert person(spelling) == "AB 12"
+    assert person("AB 13") != "AB 12"
 
 
 def test_pseudonyms_hide_the_identity_and_differ_by_purpose() -> None:
