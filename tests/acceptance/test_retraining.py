@@ -2,7 +2,7 @@
 
 The same way goes at full size, which takes an hour and keeps everything below FOLDER::
 
-    CLEARFILM_FULL_SIZE=FOLDER ./test tests/acceptance/test_retraining.py -k full_size
+    FULL_SIZE_FOLDER=FOLDER ./test tests/acceptance/test_retraining.py -k full_size
 """
 
 import csv
@@ -123,7 +123,7 @@ FULL = Scale(
     worker_threads=1,
     minutes=60,
 )
-FULL_SIZE = "CLEARFILM_FULL_SIZE"
+FULL_SIZE = "FULL_SIZE_FOLDER"
 
 
 class Site:
