@@ -1,18 +1,22 @@
 """The list's page with 100,000 studies and 30 readers listening: time at the server, memory of the process.
 
-python -m bench.worklist [--studies N]
+python -m bench.worklist [--studies N] [--rounds N] [--out FILE]
 """
 
 import argparse
+import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -28,17 +32,10 @@ from db.session import Database
 from worklist import passwords
 
 PASSWORD = "a long enough word"
-PORT = 18480
 READERS = 30
-ROUNDS = 8
+FIRST = "read=unread"
 LISTS = (
-    *(
-        "read=unread",
-        "sort=received&order=desc",
-        "level=stat&level=high&read=unread",
-        "state=failed",
-        "state=delivered",
-    ),
+    *(FIRST, "sort=received&order=desc", "level=stat&level=high&read=unread", "state=failed", "state=delivered"),
     *("state=concluded", "finding=significant_finding", "finding=none", "sender=portable", "location=ICU", "sex=F"),
     *("age_from=1&age_to=9", "q=zhangsan", "q=P0000123", "q=nobody", "when=today", "level=limit", "level=later"),
     *("sort=patient", "sort=number", "sort=age&order=desc", "mine=1"),
@@ -46,21 +43,23 @@ LISTS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description="Lists at the server.")
     parser.add_argument("--studies", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name, ExitStack() as stack:
-        folder = Path(name)
-        prepare(folder, arguments.studies)
-        (folder / "c.yaml").write_text(f"data_folder: {folder}\nworklist: {{port: {PORT}}}\n")
-        command = [sys.executable, "-m", "cli.main", "worklist", "--config", str(folder / "c.yaml")]
-        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        stack.callback(server.terminate)
-        client = stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=30))
-        log_in(client)
-        for _ in range(READERS):
-            threading.Thread(target=listen, args=(dict(client.cookies),), daemon=True).start()
-        report(client, psutil.Process(server.pid))
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+        prepare(Path(name), arguments.studies)
+        with serving(Path(name)) as (client, process):
+            first = milliseconds(client, FIRST)
+            listen(client, READERS)
+            figures = measure(client, arguments.rounds)
+            figures |= {"first_page_ms": round(first), "memory_mb": round(process.memory_info().rss / 1e6)}
+    figures["load"] = os.getloadavg()[0]
+    text = json.dumps(figures, indent=2)
+    sys.stdout.write(text + "\n")
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
 
 
 def prepare(folder: Path, studies: int) -> None:
@@ -76,44 +75,75 @@ def prepare(folder: Path, studies: int) -> None:
     database.close()
 
 
-def log_in(client: httpx2.Client) -> None:
-    """Wait for the server, and log in."""
-    for _ in range(200):
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[httpx2.Client, psutil.Process]]:
+    """The web pages as a process on a free port; a client that is logged in, and the process."""
+    (folder / "c.yaml").write_text(f"data_folder: {folder}\nworklist: {{port: 0}}\n")
+    command = [sys.executable, "-m", "cli.main", "worklist", "--config", str(folder / "c.yaml")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
-            page = client.get("/login").text
-            break
-        except httpx2.TransportError:
-            time.sleep(0.1)
-    token = re.findall(r'name="form-token" content="(\w+)"', page)[0]
+            assert server.stdout is not None
+            [url] = re.findall(r"^ready: (http://\S+)/$", server.stdout.readline())
+            with httpx2.Client(base_url=url, timeout=30) as client:
+                _log_in(client)
+                yield client, psutil.Process(server.pid)
+        finally:
+            server.terminate()
+
+
+def _log_in(client: httpx2.Client) -> None:
+    token = re.findall(r'name="form-token" content="(\w+)"', client.get("/login").text)[0]
     answer = client.post("/login", data={"name": "bench", "password": PASSWORD, "form_token": token})
     assert answer.status_code == 303, answer.text
 
 
-def listen(cookies: dict[str, str]) -> None:
-    """One open page."""
-    with httpx2.Client(cookies=cookies, timeout=None) as client:
+def listen(client: httpx2.Client, readers: int) -> None:
+    """So many open lists: each asks for the rows that changed, as `list.js` does, and for counts at most every 2 s."""
+    for _ in range(readers):
+        threading.Thread(target=_read, args=(str(client.base_url), dict(client.cookies)), daemon=True).start()
+
+
+def _read(url: str, cookies: dict[str, str]) -> None:
+    counted = 0.0
+    with httpx2.Client(base_url=url, cookies=cookies, timeout=None) as client:
         try:
-            with client.stream("GET", f"http://127.0.0.1:{PORT}/events") as stream:
-                for _ in stream.iter_lines():
-                    pass
+            with client.stream("GET", "/events") as stream:
+                event = ""
+                for line in stream.iter_lines():
+                    event = line.removeprefix("event: ") if line.startswith("event: ") else event
+                    if not line.startswith("data: ") or event != "studies":
+                        continue
+                    numbers = ",".join(map(str, json.loads(line.removeprefix("data: "))))
+                    client.get(f"/worklist/changes?sort=received&order=desc&ids={numbers}")
+                    if time.monotonic() - counted > 2:
+                        counted = time.monotonic()
+                        client.get("/worklist/counts?sort=received&order=desc")
         except httpx2.TransportError:
-            return
+            return  # the server ends before its readers
 
 
-def report(client: httpx2.Client, process: psutil.Process) -> None:
-    """Ask for every list in turn, and print."""
+def milliseconds(client: httpx2.Client, address: str) -> float:
+    """One whole page."""
+    start = time.perf_counter()
+    answer = client.get(f"/worklist?{address}", headers={"accept": "text/html"})
+    assert answer.status_code == 200
+    return (time.perf_counter() - start) * 1000
+
+
+def measure(client: httpx2.Client, rounds: int) -> dict[str, Any]:
+    """Ask for every list in turn."""
     times: dict[str, list[float]] = {address: [] for address in LISTS}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for address, taken in times.items():
-            start = time.perf_counter()
-            answer = client.get(f"/worklist?{address}", headers={"accept": "text/html"})
-            taken.append((time.perf_counter() - start) * 1000)
-            assert answer.status_code == 200
-    for address, taken in times.items():
-        print(f"{address:40} median {np.median(taken):6.0f} ms   p95 {np.percentile(taken, 95):6.0f} ms")
-    together = np.concatenate(list(times.values()))
-    print(f"all: median {np.median(together):.0f} ms, p95 {np.percentile(together, 95):.0f} ms")
-    print(f"memory of the web process: {process.memory_info().rss / 1e6:.0f} MB")
+            taken.append(milliseconds(client, address))
+    return {
+        "lists": {address: _summary(taken) for address, taken in times.items()},
+        "all": _summary(np.concatenate(list(times.values())).tolist()),
+    }
+
+
+def _summary(taken: list[float]) -> dict[str, int]:
+    return {"median_ms": round(float(np.median(taken))), "p95_ms": round(float(np.percentile(taken, 95)))}
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ class Hub:
 
     def __init__(self, database: Database) -> None:
         self.heartbeat_seconds = HEARTBEAT_SECONDS
+        self.news = 0
+        """Grows whenever pages are told something: what was read after that holds until it grows again."""
         self._database = database
         self._listeners: set[Listener] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,6 +97,7 @@ class Hub:
             listener.wake.set()
 
     def _publish(self, studies: set[int], node: bool) -> None:
+        self.news += 1
         for listener in self._listeners:
             listener.studies |= studies
             listener.node |= node

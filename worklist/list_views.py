@@ -1,8 +1,10 @@
 """Tabs of the list: built-in and saved views, with live counts."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -23,7 +25,6 @@ BUILT_IN: Final = (
     (N_("All"), ListQuery(sorting=_NEWEST)),
 )
 FRESH_SECONDS: Final = 2.0
-_MOST_KEPT: Final = 500
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,45 @@ def tabs(saved: Sequence[SavedView], say: Callable[[str], str]) -> list[Tab]:
 
 
 class Fresh:
-    """Keeps what is expensive to ask for a moment, for all readers together."""
+    """Keeps what is expensive to ask for a moment, for all readers together.
 
-    def __init__(self, seconds: float = FRESH_SECONDS) -> None:
+    Who asks for what somebody else is asking for already waits for that answer: an event makes all open pages ask
+    at once.
+
+    Parameters
+    ----------
+    seconds : float
+        How long an answer is good, counted from the question.
+    most : int
+        Most answers that are kept.
+    """
+
+    def __init__(self, seconds: float = FRESH_SECONDS, most: int = 500) -> None:
         self._seconds = seconds
-        self._kept: dict[Any, tuple[float, Any]] = {}
+        self._most = most
+        self._kept: dict[Any, tuple[float, Future[Any]]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Any, ask: Callable[[], Any]) -> Any:
-        """What was asked under this key a moment ago, or the answer now."""
+        """What was asked under this key a moment ago, or the answer now; raises what `ask` raises."""
         now = time.monotonic()
         with self._lock:
-            kept = self._kept.get(key)
-        if kept is not None and now - kept[0] < self._seconds:
-            return kept[1]
-        found = ask()
-        with self._lock:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[key] = (now, found)
+            asked_at, answer = self._kept.get(key, (-math.inf, Future()))
+            is_asked = now - asked_at < self._seconds
+            if not is_asked:
+                if len(self._kept) >= self._most:
+                    self._kept.clear()
+                answer = Future()
+                self._kept[key] = (now, answer)
+        return answer.result() if is_asked else self._ask(key, answer, ask)
+
+    def _ask(self, key: Any, answer: Future[Any], ask: Callable[[], Any]) -> Any:
+        try:
+            found = ask()
+        except BaseException as error:
+            answer.set_exception(error)
+            with self._lock:
+                self._kept.pop(key, None)
+            raise
+        answer.set_result(found)
         return found

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -40,6 +40,7 @@ class Shelf:
 
     pictures: Pictures = field(default_factory=Pictures)
     counts: Fresh = field(default_factory=Fresh)
+    changes: Fresh = field(default_factory=lambda: Fresh(most=30))  # each may be half a megabyte
     names: Fresh = field(default_factory=lambda: Fresh(60.0))
 
 
@@ -131,14 +132,28 @@ def further_rows(page: Page, asked: AskedList) -> Response:
 
 @room.get("/worklist/changes")
 @allow(*READERS)
-def changed_rows(page: Page, asked: AskedList, ids: Annotated[str, Query(max_length=8192)]) -> Response:
-    """Those of some studies that belong to the list; the page that asks was recorded when it was shown."""
+def changed_rows(
+    page: Page, asked: AskedList, shelf: NodeShelf, ids: Annotated[str, Query(max_length=8192)]
+) -> Response:
+    """Those of some studies that belong to the list; the page that asks was recorded when it was shown.
+
+    Every open page asks after an event, most of them for the same: it is made once.
+    """
     numbers = [int(part) for part in ids.split(",") if part.isascii() and part.isdecimal() and len(part) < 19]
+    login = page.visit.login
+    own = login.user_id if asked.query.wanted.mine and login else None
+    wanted = tuple(numbers[:MOST_LIVE])
+    key = (page.services.hub.news, wanted, asked.query.address(), own, asked.zone.key, page.visit.language)
+    return HTMLResponse(shelf.changes.get(key, lambda: _changed_rows(page, asked, wanted)))
+
+
+def _changed_rows(page: PageMaker, asked: Asked, numbers: Sequence[int]) -> bytes:
     with page.services.database.read() as session:
         viewpoint = _viewpoint(page, session)
-        places = listing.among(session, numbers[:MOST_LIVE], asked.filter(viewpoint), asked.query.sorting, viewpoint)
+        places = listing.among(session, numbers, asked.filter(viewpoint), asked.query.sorting, viewpoint)
         lines = _in_words(page, session, places, viewpoint)
-    return page.render("list/rows.html", lines=lines, more=False, query=asked.query, **_row_values(page))
+    values = _row_values(page)
+    return bytes(page.render("list/rows.html", lines=lines, more=False, query=asked.query, **values).body)
 
 
 @room.get("/worklist/counts")

@@ -314,18 +314,22 @@
   const look = async () => {
     if (busy || !waiting.size) return;
     busy = true;
-    const asked = [...waiting];
+    const asked = [...waiting], began = performance.now();
     waiting = new Set();
+    // What changed meanwhile is asked for next, after a pause as long as the answer took: a busy server gets more time.
+    let pause = 0;
     try {
       merge(asked, await ask(`/worklist/changes?${list().dataset.address}&ids=${asked.join(",")}`, false));
+      pause = performance.now() - began;
     } catch (error) {
       // Asked again with the next event, or when the stream is back.
       asked.forEach((id) => waiting.add(id));
       if (!(error instanceof TypeError) && String(error.message).startsWith("status 4")) waiting.clear();
+      pause = 2000;
     } finally {
       busy = false;
     }
-    if (waiting.size) setTimeout(look, 2000);
+    if (waiting.size) setTimeout(look, pause);
   };
   document.addEventListener("studies", (event) => {
     for (const id of JSON.parse(event.detail.data)) waiting.add(id);
