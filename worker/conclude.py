@@ -179,7 +179,8 @@ class Concluder:
             for instance in outdated:
                 _read_again(session, instance, study, now)
             ready = conclusions.is_ready(session, study, quiet=self._quiet, now=now)
-            if outdated or not ready or verdicts.is_called_off(session, study):
+            done = _was_foreseen(session, study, job) or verdicts.is_called_off(session, study)
+            if outdated or not ready or done:
                 queue.finish(session, job, now=now)
                 return None
             predecessors = _sent_reports(session, study)
@@ -384,6 +385,16 @@ def _films(session: Session, study_id: int, model: ModelBundle | None) -> list[F
     )
     readings = {analysis.instance_id: analysis for analysis in session.scalars(found)}
     return [FilmRow(instance, readings.get(instance.id)) for instance in instances]
+
+
+def _was_foreseen(session: Session, study: Study, job: ClaimedJob) -> bool:
+    """Whether the present conclusion holds all that this job was queued for: it would only repeat it.
+
+    The end of an analysis queues a conclusion. One that was claimed just before may already see that film.
+    """
+    if study.state is not StudyState.CONCLUDED or study.concluded_at is None:
+        return False
+    return job.created_at <= study.concluded_at and not verdicts.is_pending(session, study)
 
 
 def _is_outdated(film: FilmRow, model: ModelBundle | None) -> bool:

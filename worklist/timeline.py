@@ -65,13 +65,15 @@ class Entry:
 
 
 def timeline(page: PageMaker, session: Session, found: Standing) -> list[Entry]:
-    """What happened to the study, as far as this reader may know."""
+    """What happened to the study, as far as this reader may know.
+
+    That a withheld answer exists is not told: it would look like no other study that waits for one, and only clear
+    studies are drawn into the blind share.
+    """
     entries = [*_films(page, session, found), *_openings(page, session, found), *_reports(page, session, found)]
     if found.answer_shown:
         entries += [*_conclusions(page, session, found), *_places(page, session, found)]
         entries += [*_deliveries(page, session, found), *_verdicts(page, session, found)]
-    elif found.concluded and found.study.concluded_at:
-        entries.append(Entry(found.study.concluded_at, page.say(N_("Concluded"))))
     return sorted(entries, key=lambda entry: entry.at)
 
 
@@ -141,7 +143,9 @@ def _deciding(placement: Placement) -> Sequence[Reason]:
 
 
 def _reason(page: PageMaker, placement: Placement, reason: Reason) -> str:
-    if reason.rule == "maximum-wait" and placement.level is Level.LATER and reason.subject:
+    if reason.rule == "maximum-wait" and placement.level is Level.LATER:
+        if not reason.subject:  # kept by a version that did not tell
+            return page.say(N_("its longest wait counts"))
         return page.say(
             N_("after {minutes} minutes at the latest it is back at its usual place"), minutes=reason.subject
         )

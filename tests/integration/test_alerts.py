@@ -18,7 +18,9 @@ from sqlalchemy import select, update
 
 from clearfilm.alert_settings import Alerts, Mail, Webhook
 from clearfilm.config import Config, Disk, Sender
-from db import alerts, intake, processes, schema, switches
+from clearfilm.policy.stages import Signature
+from clearfilm.policy.stages import Stage as PolicyStage
+from db import alerts, intake, policies, processes, schema, switches
 from db.alerts import Alert, AlertKind
 from db.intake import ReceivedFilm, StudyAttributes
 from db.models import Instance, InstanceState, Job, JobKind
@@ -250,6 +252,24 @@ def test_destination_that_is_away_is_told_however_many_studies_share_the_tries(
         session.get_one(Job, jobs[2].id).last_error = "PACS@p:104 did not answer"
     watch.look()
     assert open_kinds(database) == {AlertKind.DESTINATION}
+
+
+def test_a_policy_that_stepped_down_by_itself_is_told_until_a_person_has_decided(
+    database: Database, tmp_path: Path
+) -> None:
+    config = configuration(tmp_path)
+    with database.begin() as session:
+        policies.step_down(session, config.policy, "10 of 10 were tagged", now=database.now(session))
+    watch = alarm(config, database)
+    watch.look()
+    with database.read() as session:
+        (found,) = alerts.open_alerts(session)
+        assert (found.kind, found.facts) == (AlertKind.POLICY, {"reason": "alarm: 10 of 10 were tagged"})
+    with database.begin() as session:
+        signature = Signature("Ann", "looked at the films", database.now(session))
+        policies.request_step(session, config.policy, PolicyStage.OFF, signature)
+    watch.look()
+    assert open_kinds(database) == set()
 
 
 def test_process_that_is_gone_for_longer_than_a_restart_is_told(

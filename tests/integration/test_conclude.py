@@ -273,6 +273,25 @@ def test_late_film_makes_a_revision_that_names_the_report_that_was_sent(desk: De
     assert second.SOPInstanceUID != first.SOPInstanceUID
 
 
+def test_a_conclusion_that_was_asked_for_before_the_present_one_repeats_nothing(desk: Desk) -> None:
+    """The end of an analysis queues one, also if one that was claimed just before sees its film already."""
+    film = desk.receive()
+    with Leases(desk.database) as leases:
+        concluder = Concluder(desk.config, desk.database, desk.store, leases)
+        first = concluder._claim()
+        desk.read(film, 0.1)
+        with desk.database.begin() as session:
+            now = desk.database.now(session)
+            queue.request_conclusion(session, desk.study().id, run_after=now, now=now)
+        assert first
+        concluder._conclude(first)
+        second = concluder._claim()
+        assert second
+        concluder._conclude(second)
+    assert desk.study().revision == 1
+    assert desk.job().state is JobState.DONE
+
+
 def test_results_that_nobody_has_seen_are_superseded_by_a_newer_revision(desk: Desk) -> None:
     desk.read(desk.receive(), 0.1)
     desk.conclude()
