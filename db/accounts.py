@@ -14,7 +14,10 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, Index, String, Text, delete, func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from db.models import Base, Id, _states
+from db.models import Base, Id, states
+
+# That are remembered of one user.
+MOST_BROWSERS = 20
 
 
 class Role(enum.StrEnum):
@@ -39,7 +42,7 @@ class User(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True, comment="for logging in; lower case")
-    role: Mapped[Role] = mapped_column(_states(Role))
+    role: Mapped[Role] = mapped_column(states(Role))
     password_hash: Mapped[str | None] = mapped_column(Text, comment="argon2id; null: none, logs in elsewhere")
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
@@ -75,7 +78,7 @@ class OneTimeToken(Base):
     __tablename__ = "one_time_tokens"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    purpose: Mapped[Purpose] = mapped_column(_states(Purpose))
+    purpose: Mapped[Purpose] = mapped_column(states(Purpose))
     token_hash: Mapped[str] = mapped_column(String(64), unique=True, comment="SHA-256")
     expires_at: Mapped[datetime]
 
@@ -89,6 +92,16 @@ class FailedLogins(Base):
     count: Mapped[int]
     last_at: Mapped[datetime] = mapped_column(index=True)
     blocked_until: Mapped[datetime | None]
+
+
+class KnownBrowser(Base):
+    """A browser in which a user has logged in with a password; several people may use it."""
+
+    __tablename__ = "known_browsers"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), primary_key=True, comment="SHA-256 of the cookie's value")
+    seen_at: Mapped[datetime]
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,8 @@ def users(session: Session) -> Sequence[User]:
 
 def user(session: Session, name: str) -> User | None:
     """The user of this name, disabled or not."""
+    if "\0" in name:
+        return None  # PostgreSQL takes no such text, not even for looking
     return session.scalars(select(User).where(User.name == name.strip().lower())).one_or_none()
 
 
@@ -226,6 +241,27 @@ def end_login(session: Session, login_id: int) -> None:
 def end_logins(session: Session, user_id: int, *, but: int | None = None) -> None:
     """Log out everywhere, but perhaps in the login of this number."""
     session.execute(delete(Login).where(Login.user_id == user_id, Login.id != (but or 0)))
+
+
+def knows_browser(session: Session, user_id: int | None, token_hash: str) -> bool:
+    """Whether this user, or with None anybody, has logged in with the browser of this cookie."""
+    found = select(KnownBrowser.user_id).where(KnownBrowser.token_hash == token_hash)
+    if user_id is not None:
+        found = found.where(KnownBrowser.user_id == user_id)
+    return session.scalar(found.limit(1)) is not None
+
+
+def remember_browser(session: Session, user_id: int, token_hash: str, *, now: datetime) -> None:
+    """The user has logged in with it; the least recent of many are forgotten."""
+    row = session.get(KnownBrowser, (user_id, token_hash))
+    if row is None:
+        row = KnownBrowser(user_id=user_id, token_hash=token_hash, seen_at=now)
+        session.add(row)
+    row.seen_at = now
+    session.flush()
+    newest_first = select(KnownBrowser).where(KnownBrowser.user_id == user_id).order_by(KnownBrowser.seen_at.desc())
+    for old in session.scalars(newest_first.offset(MOST_BROWSERS)):
+        session.delete(old)
 
 
 def add_token(session: Session, purpose: Purpose, token_hash: str, *, expires_at: datetime) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import JSON, Index, String, Text, delete, or_, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import audit
-from db.models import Base, Id, _states
+from db.models import Base, Id, states
 
 CLOSED_KEPT = timedelta(days=400)
 
@@ -48,7 +48,7 @@ class Alert(Base):
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    kind: Mapped[AlertKind] = mapped_column(_states(AlertKind))
+    kind: Mapped[AlertKind] = mapped_column(states(AlertKind))
     subject: Mapped[str] = mapped_column(String(64), comment="name of a sender, destination, process or stage")
     facts: Mapped[dict[str, Any]] = mapped_column(JSON(), comment="numbers and names for the sentence")
     opened_at: Mapped[datetime]

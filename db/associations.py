@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clearfilm.errors import UsageError
 from db import audit
-from db.models import Base, Id, _states
+from db.models import Base, Id, states
 
 # Newest entries of each outcome that are kept: a flood of one kind does not push the others out.
 KEPT = 2000
@@ -33,7 +33,7 @@ class AssociationEntry(Base):
     __table_args__ = (Index("ix_associations_newest", "outcome", "id"),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    outcome: Mapped[Outcome] = mapped_column(_states(Outcome))
+    outcome: Mapped[Outcome] = mapped_column(states(Outcome))
     calling_ae_title: Mapped[str] = mapped_column(String(16))
     called_ae_title: Mapped[str] = mapped_column(String(16))
     address: Mapped[str] = mapped_column(String(64))

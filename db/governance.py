@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models import Base, Id, _states
+from db.models import Base, Id, states
 
 
 class SignatureKind(enum.StrEnum):
@@ -33,7 +33,7 @@ class Signature(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
-    kind: Mapped[SignatureKind] = mapped_column(_states(SignatureKind))
+    kind: Mapped[SignatureKind] = mapped_column(states(SignatureKind))
     user: Mapped[str] = mapped_column("signed_by", String(128))
     reason: Mapped[str] = mapped_column(Text)
     waivers: Mapped[dict[str, Any]] = mapped_column(comment="failed gate to the reason why it does not count")
@@ -68,6 +68,6 @@ class TrainingRun(Base):
     started_at: Mapped[datetime]
     owner: Mapped[str] = mapped_column(String(128), comment="process that trains")
     ended_at: Mapped[datetime | None]
-    outcome: Mapped[RunOutcome] = mapped_column(_states(RunOutcome), index=True)
+    outcome: Mapped[RunOutcome] = mapped_column(states(RunOutcome), index=True)
     detail: Mapped[str | None] = mapped_column(Text, comment="why it failed")
     bundle_digest: Mapped[str | None] = mapped_column(String(64), index=True)

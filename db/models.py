@@ -147,7 +147,7 @@ class ModelState(enum.StrEnum):
     RETIRED = "retired"
 
 
-def _states(kind: type[enum.StrEnum]) -> Enum:
+def states(kind: type[enum.StrEnum]) -> Enum:
     """A text column with a CHECK on the values."""
     return Enum(
         kind,
@@ -176,9 +176,9 @@ class Study(Base):
     study_description: Mapped[str | None] = mapped_column(Text, comment="(0008,1030) LO")
     ordered_priority: Mapped[str | None] = mapped_column(Text, comment="(0040,1003) SH")
     priority: Mapped[int] = mapped_column(default=0, comment="0 routine, 1 high, 2 STAT; jobs inherit it")
-    state: Mapped[StudyState] = mapped_column(_states(StudyState), default=StudyState.OPEN)
+    state: Mapped[StudyState] = mapped_column(states(StudyState), default=StudyState.OPEN)
     revision: Mapped[int] = mapped_column(default=0, comment="number of conclusions so far")
-    decision: Mapped[Decision | None] = mapped_column(_states(Decision))
+    decision: Mapped[Decision | None] = mapped_column(states(Decision))
     reason: Mapped[str | None] = mapped_column(Text, comment="why not analysed, or why failed")
     first_received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
@@ -189,7 +189,7 @@ class Study(Base):
     age_years: Mapped[float | None] = mapped_column(comment="at the examination")
     sender: Mapped[str | None] = mapped_column(String(64), comment="of the first film; name in the configuration")
     location: Mapped[str | None] = mapped_column(Text, comment="(0038,0300) LO, (0008,1040) LO or (0032,1033) LO")
-    reading: Mapped[Reading | None] = mapped_column(_states(Reading), comment="since the last film came")
+    reading: Mapped[Reading | None] = mapped_column(states(Reading), comment="since the last film came")
     read_at: Mapped[datetime | None] = mapped_column(comment="reported, agreed or disagreed: waits no more")
     withheld: Mapped[bool] = mapped_column(
         default=False, server_default=false(), comment="as its placement: readers see no answer before the report"
@@ -199,7 +199,7 @@ class Study(Base):
     )
     # The database itself keeps it, whoever changes jobs, deliveries or the study: see migration 0010. Never written
     # from here; an object that was read before such a change does not have it.
-    outstanding: Mapped[Outstanding | None] = mapped_column(_states(Outstanding), comment="kept by triggers")
+    outstanding: Mapped[Outstanding | None] = mapped_column(states(Outstanding), comment="kept by triggers")
 
 
 # Filters and orders of the list are answered from here, without a look at the wide rows.
@@ -250,7 +250,7 @@ class Instance(Base):
     calling_ae_title: Mapped[str] = mapped_column(String(16))
     received_at: Mapped[datetime] = mapped_column(index=True)
     conflict: Mapped[bool] = mapped_column(default=False, comment="same UID came with other bytes")
-    state: Mapped[InstanceState] = mapped_column(_states(InstanceState), default=InstanceState.QUEUED)
+    state: Mapped[InstanceState] = mapped_column(states(InstanceState), default=InstanceState.QUEUED)
     reason: Mapped[str | None] = mapped_column(Text, comment="why not analysed, or why failed")
     view_position: Mapped[str | None] = mapped_column(Text, comment="(0018,5101) CS")
 
@@ -271,8 +271,8 @@ class Job(Base):
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    kind: Mapped[JobKind] = mapped_column(_states(JobKind))
-    state: Mapped[JobState] = mapped_column(_states(JobState), default=JobState.QUEUED)
+    kind: Mapped[JobKind] = mapped_column(states(JobKind))
+    state: Mapped[JobState] = mapped_column(states(JobState), default=JobState.QUEUED)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
     instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), index=True)
     destination: Mapped[str] = mapped_column(String(64), default="", comment="deliver: name in the configuration")
@@ -319,7 +319,7 @@ class Result(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
     revision: Mapped[int]
-    kind: Mapped[ResultKind] = mapped_column(_states(ResultKind))
+    kind: Mapped[ResultKind] = mapped_column(states(ResultKind))
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
@@ -327,7 +327,7 @@ class Result(Base):
     position: Mapped[int] = mapped_column(comment="order of sending within the revision")
     path: Mapped[str] = mapped_column(Text, unique=True, comment="relative to the data folder")
     digest: Mapped[str] = mapped_column(String(64), comment="SHA-256 of the file")
-    decision: Mapped[Decision] = mapped_column(_states(Decision))
+    decision: Mapped[Decision] = mapped_column(states(Decision))
     model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"))
     created_at: Mapped[datetime]
 
@@ -344,7 +344,7 @@ class Delivery(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     result_id: Mapped[int] = mapped_column(ForeignKey("results.id", ondelete="CASCADE"))
     destination: Mapped[str] = mapped_column(String(64), index=True)
-    state: Mapped[DeliveryState] = mapped_column(_states(DeliveryState), default=DeliveryState.WAITING)
+    state: Mapped[DeliveryState] = mapped_column(states(DeliveryState), default=DeliveryState.WAITING)
     attempts: Mapped[int] = mapped_column(default=0)
     refusals: Mapped[int] = mapped_column(default=0, comment="permanent statuses so far; three fail it")
     dicom_status: Mapped[int | None] = mapped_column(comment="of the last answer (PS3.4 B.2.3)")
@@ -375,7 +375,7 @@ class ModelBundle(Base):
     name: Mapped[str] = mapped_column(String(64))
     version: Mapped[str] = mapped_column(String(64))
     path: Mapped[str] = mapped_column(Text)
-    state: Mapped[ModelState] = mapped_column(_states(ModelState))
+    state: Mapped[ModelState] = mapped_column(states(ModelState))
     operating_point: Mapped[dict[str, Any] | None]
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(comment="its report.json, whole")
     evaluation_digest: Mapped[str | None] = mapped_column(String(64), comment="SHA-256 of that file")
@@ -462,8 +462,8 @@ class Report(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True, comment="of identity, status, time and text")
-    source: Mapped[ReportSource] = mapped_column(_states(ReportSource))
-    status: Mapped[ReportStatus] = mapped_column(_states(ReportStatus))
+    source: Mapped[ReportSource] = mapped_column(states(ReportSource))
+    status: Mapped[ReportStatus] = mapped_column(states(ReportStatus))
     accession_number: Mapped[str | None] = mapped_column(Text, index=True)
     study_instance_uid: Mapped[str | None] = mapped_column(String(64), index=True)
     patient_id: Mapped[str | None] = mapped_column(Text, index=True)
@@ -527,14 +527,14 @@ class StudyPlacement(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
     revision: Mapped[int] = mapped_column(comment="of the conclusion")
-    level: Mapped[Level] = mapped_column(_states(Level))
+    level: Mapped[Level] = mapped_column(states(Level))
     tagged: Mapped[bool] = mapped_column(comment="clear, and no guard speaks against it")
     shown: Mapped[bool] = mapped_column(comment="readers see the tag")
     blind: Mapped[bool] = mapped_column(comment="tagged, but in the blind share")
     withheld: Mapped[bool] = mapped_column(comment="readers see no answer before the report")
     returns_at: Mapped[datetime | None] = mapped_column(comment="later only: back at its place at the latest")
     reasons: Mapped[list[dict[str, str]]] = mapped_column(JSON(), comment="rule and words for this study")
-    stage: Mapped[Stage] = mapped_column(_states(Stage))
+    stage: Mapped[Stage] = mapped_column(states(Stage))
     policy_version: Mapped[str] = mapped_column(String(64), comment="of rules and settings")
     model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"), index=True)
     bundle_digest: Mapped[str | None] = mapped_column(String(64))

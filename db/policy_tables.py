@@ -7,7 +7,7 @@ from sqlalchemy import String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from clearfilm.policy.stages import Stage
-from db.models import Base, Id, _states
+from db.models import Base, Id, states
 
 
 class PolicyStep(Base):
@@ -17,7 +17,7 @@ class PolicyStep(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     at: Mapped[datetime]
-    stage: Mapped[Stage] = mapped_column(_states(Stage), comment="in force from now on")
+    stage: Mapped[Stage] = mapped_column(states(Stage), comment="in force from now on")
     proposed: Mapped[str | None] = mapped_column(String(32), comment="stage signed once, waits for another person")
     actor: Mapped[str] = mapped_column(String(128), comment="who signed last, or the process")
     reason: Mapped[str] = mapped_column(Text)

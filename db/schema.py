@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from clearfilm.errors import StartupError
 from db.session import Database
 
-HEAD = "0011"
+HEAD = "0012"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import String, Text, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import audit
-from db.models import Base, _states
+from db.models import Base, states
 
 
 class Stage(enum.StrEnum):
@@ -29,7 +29,7 @@ class Switch(Base):
 
     __tablename__ = "switches"
 
-    stage: Mapped[Stage] = mapped_column(_states(Stage), primary_key=True)
+    stage: Mapped[Stage] = mapped_column(states(Stage), primary_key=True)
     reason: Mapped[str] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(128))
     since: Mapped[datetime]

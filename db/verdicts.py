@@ -17,7 +17,7 @@ from clearfilm.errors import StaleAnswer
 from clearfilm.triage import Decision
 from db import placements, queue, readings
 from db.accounts import User
-from db.models import Analysis, Base, Id, Instance, Job, JobKind, JobState, Study, StudyState, _states
+from db.models import Analysis, Base, Id, Instance, Job, JobKind, JobState, Study, StudyState, states
 from db.policy_tables import PolicyStep
 
 CORRECTION_DELAY: Final = timedelta(seconds=10)
@@ -33,7 +33,7 @@ class Verdict(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
     revision: Mapped[int] = mapped_column(comment="of the study's conclusion")
-    answer: Mapped[Decision] = mapped_column(_states(Decision), comment="of that revision")
+    answer: Mapped[Decision] = mapped_column(states(Decision), comment="of that revision")
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     agrees: Mapped[bool]
     blind: Mapped[bool] = mapped_column(comment="given before the reader was shown the answer")

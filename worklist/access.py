@@ -33,9 +33,6 @@ AUDITORS = frozenset({Role.AUDITOR, Role.ADMIN})
 _SAFE = frozenset({"GET", "HEAD"})
 # A login is marked as used at most this often, and only by requests of a person.
 _TOUCH = timedelta(minutes=1)
-# Binds the forms of those who are not logged in to their browser. A cookie of its own: a page that was reached
-# from another site comes without the login's cookie (SameSite=Strict), and must not replace it.
-FORM_COOKIE = "clearfilm-form"
 _DECLARED = "clearfilm_allowed"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -131,12 +128,13 @@ def visit_of(request: Request, services: Services) -> Visit:
     token = request.cookies.get(cookie_name(request), "")
     login = _find_login(request, services, token) if token else None
     if login is None:
-        token = request.cookies.get(FORM_COOKIE, "")
+        token = request.cookies.get(form_cookie_name(request), "")
     settings = login.settings if login else {}
     wanted = settings.get("language") or request.cookies.get("language", "")
     return Visit(
         login=login,
-        address=request.client.host if request.client else "",
+        # What a proxy says may be anything.
+        address=request.client.host[:64] if request.client else "",
         form_token=passwords.form_token(token),
         language=wanted if wanted in LANGUAGES else services.config.worklist.language,
         theme=settings.get("theme"),
@@ -147,6 +145,15 @@ def visit_of(request: Request, services: Services) -> Visit:
 def cookie_name(request: Request) -> str:
     """`__Host-` where the connection is encrypted: no other host may set or read it."""
     return "__Host-clearfilm" if request.url.scheme == "https" else "clearfilm"
+
+
+def form_cookie_name(request: Request) -> str:
+    """Of the cookie that binds the forms of those who are not logged in to their browser.
+
+    One of its own: a page that was reached from another site comes without the login's cookie (SameSite=Strict),
+    and must not replace it. `__Host-` as above: who could plant it could make the token that goes with it.
+    """
+    return "__Host-clearfilm-form" if request.url.scheme == "https" else "clearfilm-form"
 
 
 def _find_login(request: Request, services: Services, token: str) -> LoggedIn | None:
@@ -184,7 +191,7 @@ async def _has_form_token(request: Request, visit: Visit) -> bool:
     """The page's token came with the change, from our own page."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
-    if visit.login is None and FORM_COOKIE not in request.cookies:
+    if visit.login is None and form_cookie_name(request) not in request.cookies:
         return False
     sent = request.headers.get("x-form-token")
     if sent is None:

@@ -17,7 +17,7 @@ from worklist import access
 from worklist.access import Denied, Visit
 from worklist.page import PageMaker
 from worklist.services import Services
-from worklist.templates import N_
+from worklist.templates import LANGUAGES, N_
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,9 @@ def _services(request: Request) -> Services:
 
 def _stranger(request: Request) -> Visit:
     """Enough of a visit to answer when the database cannot tell more."""
-    language = _services(request).config.worklist.language
-    return Visit(None, "", "", request.cookies.get("language", language), None, None)
+    language = request.cookies.get("language", "")
+    known = language if language in LANGUAGES else _services(request).config.worklist.language
+    return Visit(None, "", "", known, None, None)
 
 
 async def _visit(request: Request) -> Visit:

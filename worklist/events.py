@@ -31,12 +31,15 @@ HEARTBEAT_SECONDS = 12.0
 _OVERLAP = timedelta(seconds=5)
 # A page that hears of more at once loads everything anew.
 MOST_STUDIES = 200
+# Open pages of one login. A browser has six connections to a site, and needs some of them for pages.
+MOST_OF_LOGIN = 12
 
 
 @dataclass(eq=False)
 class Listener:
     """One open page."""
 
+    login_id: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     studies: set[int] = field(default_factory=set)
     node: bool = False  # something else changed: jobs, processes, users, models
@@ -72,9 +75,13 @@ class Hub:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake_all)
 
-    async def listen(self) -> AsyncGenerator[Listener | None]:
+    def is_full(self, login_id: int) -> bool:
+        """Whether this login has all the open pages that it may have."""
+        return sum(1 for listener in self._listeners if listener.login_id == login_id) >= MOST_OF_LOGIN
+
+    async def listen(self, login_id: int = 0) -> AsyncGenerator[Listener | None]:
         """Changes as they come; None when nothing came for `heartbeat_seconds`."""
-        listener = Listener()
+        listener = Listener(login_id)
         self._listeners.add(listener)
         try:
             while not self._stop.is_set():
@@ -99,7 +106,9 @@ class Hub:
     def _publish(self, studies: set[int], node: bool) -> None:
         self.news += 1
         for listener in self._listeners:
-            listener.studies |= studies
+            # One that does not read gathers no more than what makes it load everything.
+            if len(listener.studies) <= MOST_STUDIES:
+                listener.studies |= studies
             listener.node |= node
             listener.wake.set()
 

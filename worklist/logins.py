@@ -1,8 +1,10 @@
 """Logging in: password or provider, back-off, and the link that makes the first administrator."""
 
 import hashlib
+import ipaddress
 from datetime import datetime, timedelta
 
+from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -38,30 +40,52 @@ def first_login_path(database: Database) -> str | None:
     return f"first?token={token}"
 
 
-def waiting_seconds(session: Session, name: str, address: str, *, now: datetime) -> float:
-    """How long neither this name nor this address may try; 0: now."""
-    rows = [session.get(FailedLogins, key) for key in _keys(name, address)]
+def known_browser(session: Session, user: User | None, cookie: str) -> str | None:
+    """What to count failures by when the user has logged in with this browser before; None: it has not.
+
+    Whoever fails on purpose in somebody's name, elsewhere, must not lock that person out.
+    """
+    token_hash = passwords.token_hash(cookie)
+    return token_hash if user and cookie and accounts.knows_browser(session, user.id, token_hash) else None
+
+
+def remember_browser(session: Session, user: User, cookie: str, *, now: datetime) -> str:
+    """The user has logged in with this browser; the value for its cookie.
+
+    A value that nobody has logged in with may have been planted, and is replaced.
+    """
+    known = cookie and accounts.knows_browser(session, None, passwords.token_hash(cookie))
+    value = cookie if known else passwords.new_token()
+    accounts.remember_browser(session, user.id, passwords.token_hash(value), now=now)
+    return value
+
+
+def waiting_seconds(session: Session, name: str, address: str, *, now: datetime, browser: str | None = None) -> float:
+    """How long neither this name nor this address may try, or only a known browser of this name; 0: now."""
+    rows = [session.get(FailedLogins, key) for key in _keys(name, address, browser)]
     ends = [row.blocked_until for row in rows if row and row.blocked_until]
     return max((max(0.0, (end - now).total_seconds()) for end in ends), default=0.0)
 
 
-def count_failure(session: Session, name: str, address: str, *, now: datetime) -> None:
-    """One more failure of this name, existing or not, and of this address."""
-    for key, tries in zip(_keys(name, address), (TRIES_OF_NAME, TRIES_OF_ADDRESS), strict=True):
+def count_failure(session: Session, name: str, address: str, *, now: datetime, browser: str | None = None) -> None:
+    """One more failure of this name, existing or not, and of this address; those that count no more are forgotten.
+
+    Of a known browser of this name instead, if it came from one.
+    """
+    session.execute(delete(FailedLogins).where(FailedLogins.last_at < now - FORGET))
+    for key, tries in _keys(name, address, browser).items():
         row = session.get(FailedLogins, key)
         if row is None:
             row = FailedLogins(key=key, count=0, last_at=now, blocked_until=None)
             session.add(row)
-        if now - row.last_at > FORGET:
-            row.count = 0
         row.count, row.last_at = row.count + 1, now
         if row.count >= tries:
             row.blocked_until = now + min(FIRST_WAIT * 2 ** min(row.count - tries, 10), LONGEST_WAIT)
 
 
-def forget_failures(session: Session, name: str) -> None:
-    """The user has logged in. What the address did otherwise still counts."""
-    row = session.get(FailedLogins, _keys(name, "")[0])
+def forget_failures(session: Session, name: str, browser: str | None) -> None:
+    """The user has logged in. What the address did otherwise still counts, and what failed outside this browser."""
+    row = session.get(FailedLogins, next(iter(_keys(name, "", browser))))
     if row is not None:
         session.delete(row)
 
@@ -79,6 +103,7 @@ def log_in(
     limits: Limits,
     token: str | None = None,
     id_token: str | None = None,
+    browser: str | None = None,
 ) -> str:
     """Open a login and record it.
 
@@ -96,6 +121,8 @@ def log_in(
         Fresh value for the cookie; made here otherwise.
     id_token : str, optional
         Of the provider, encrypted with `token`.
+    browser : str, optional
+        As `known_browser` gave it.
 
     Returns
     -------
@@ -107,7 +134,7 @@ def log_in(
     with database.begin() as session:
         now = database.now(session)
         accounts.open_login(session, user.id, token_hash, address, limits=limits, now=now, id_token=id_token)
-        forget_failures(session, user.name)
+        forget_failures(session, user.name, browser)
         audit.record(session, "logged in", actor=user.name, now=now, address=address, provider=user.issuer)
     return token
 
@@ -185,9 +212,21 @@ def _log_out(database: Database, person: Person) -> None:
             accounts.end_logins(session, user.id)
 
 
-def _keys(name: str, address: str) -> tuple[str, str]:
-    """Hashes: what people type into the name's field is sometimes their password."""
-    return _key("name", name.strip().lower()), _key("address", address)
+def _keys(name: str, address: str, browser: str | None) -> dict[str, int]:
+    """Failures before the wait begins, by hash: what people type as their name is sometimes their password."""
+    its_name = name.strip().lower()
+    if browser is not None:
+        return {_key("browser", f"{browser}\0{its_name}"): TRIES_OF_NAME}
+    return {_key("name", its_name): TRIES_OF_NAME, _key("address", _network(address)): TRIES_OF_ADDRESS}
+
+
+def _network(address: str) -> str:
+    """An IPv6 address stands for its /64: whoever has one of them has all."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network(f"{found}/64", strict=False)) if found.version == 6 else address
 
 
 def _key(kind: str, value: str) -> str:

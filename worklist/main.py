@@ -18,6 +18,7 @@ from db import schema
 from db.processes import Heartbeat
 from db.session import Database
 from worklist.app import create_app
+from worklist.connections import bounded
 from worklist.services import Services
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def settings(app: FastAPI, section: Worklist) -> uvicorn.Config:
     """How the server works, wherever it listens."""
     return uvicorn.Config(
         app,
+        http=bounded(section.trusted_proxies),
         log_config=None,
         access_log=False,
         lifespan="on",

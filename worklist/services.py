@@ -1,10 +1,11 @@
 """What every page works with: configuration, database, events, templates, and the clock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from clearfilm.config import Config
@@ -31,6 +32,8 @@ class Services:
     films: FullDepth
     config_path: Path | None = None  # the file that `config` was read from
     provider: "Provider | None" = None  # of logins
+    # Checking a password takes long on purpose. Who waits for that holds no thread that pages need.
+    password_checks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
 
     @property
     def limits(self) -> Limits:

@@ -5,9 +5,12 @@ from urllib.parse import quote
 
 from fastapi.responses import Response
 
+from db import accounts
 from worklist import passwords
-from worklist.access import FORM_COOKIE
+from worklist.access import form_cookie_name
 from worklist.page import PageMaker, safe_path
+
+_KNOWN_SECONDS = 180 * 86_400
 
 
 def login_page(page: PageMaker, path: str, *, words: str | None, status: int = 200) -> Response:
@@ -40,12 +43,35 @@ def with_form_cookie(page: PageMaker, template: str, status: int, **values: obje
     token = passwords.new_token()
     page = replace(page, visit=replace(page.visit, form_token=passwords.form_token(token)))
     answer = page.render(template, status, **values)
-    set_cookie(page, answer, FORM_COOKIE, token)
+    set_cookie(page, answer, form_cookie_name(page.request), token)
     return answer
 
 
-def set_cookie(page: PageMaker, answer: Response, name: str, token: str) -> None:
-    """Out of reach of scripts, and sent by our own pages only."""
+def end_login(page: PageMaker) -> None:
+    """The visitor's login, if there is one, is over."""
+    if page.visit.login is None:
+        return
+    with page.services.database.begin() as session:
+        accounts.end_login(session, page.visit.login.login_id)
+        page.record(session, "logged out")
+
+
+def known_cookie(page: PageMaker) -> str:
+    """What tells a browser in which somebody has logged in before; empty: nobody has."""
+    return page.request.cookies.get(_known_cookie_name(page), "")
+
+
+def set_known_cookie(page: PageMaker, answer: Response, value: str) -> None:
+    """It opens nothing: failures are counted by it."""
+    set_cookie(page, answer, _known_cookie_name(page), value, max_age=_KNOWN_SECONDS)
+
+
+def _known_cookie_name(page: PageMaker) -> str:
+    return "__Host-clearfilm-known" if page.is_secure else "clearfilm-known"
+
+
+def set_cookie(page: PageMaker, answer: Response, name: str, token: str, *, max_age: int | None = None) -> None:
+    """Out of reach of scripts, and sent by our own pages only; without `max_age` until the browser is closed."""
     answer.set_cookie(
         name,
         token,
@@ -53,4 +79,5 @@ def set_cookie(page: PageMaker, answer: Response, name: str, token: str) -> None
         httponly=True,
         samesite="strict",
         path="/",
+        max_age=max_age,
     )

@@ -1,7 +1,9 @@
 """The door: front page, login, logout, first administrator, and what everybody may set for themselves."""
 
+from functools import partial
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +17,15 @@ from worklist.access import EVERYBODY, allow, cookie_name
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, safe_path
 from worklist.rooms import sign_on, studies
-from worklist.rooms.door import login_page, provider_name, set_cookie, with_form_cookie
+from worklist.rooms.door import (
+    end_login,
+    known_cookie,
+    login_page,
+    provider_name,
+    set_cookie,
+    set_known_cookie,
+    with_form_cookie,
+)
 from worklist.templates import N_
 
 room = APIRouter()
@@ -44,26 +54,10 @@ def show_login(page: Page, next: str = "/", ended: bool = False) -> Response:  #
 
 @room.post("/login")
 @allow(anybody=True)
-def log_in(page: Page, name: NameField, password: PasswordField, next: NextField = "/") -> Response:  # noqa: A002
+async def log_in(page: Page, name: NameField, password: PasswordField, next: NextField = "/") -> Response:  # noqa: A002
     """Check name and password; the answers to all failures look and take the same."""
-    database, address = page.services.database, page.visit.address
-    with database.read() as session:
-        wait = logins.waiting_seconds(session, name, address, now=database.now(session))
-        user = accounts.user(session, name)
-    if wait > 0:
-        metrics.LOGINS.labels("blocked").inc()
-        if page.services.denials.admit(address) is not None:
-            _record_failure(page, name, "too many tries", counts=False)
-        words = page.say("Too many failed logins. Try again in {seconds} seconds.", seconds=int(wait) + 1)
-        answer = login_page(page, next, words=words, status=429)
-        answer.headers["Retry-After"] = str(int(wait) + 1)
-        return answer
-    good = passwords.verify(password, user.password_hash if user else None)
-    if user is None or not good or user.disabled_at is not None:
-        return _refuse(page, name, next, "name or password wrong")
-    if not logins.may_use_password(user, page.services.config.worklist):
-        return _refuse(page, name, next, "passwords are for administrators")
-    return _enter(page, user, safe_path(next))
+    check = partial(_log_in, page, name, password, next)
+    return await anyio.to_thread.run_sync(check, limiter=page.services.password_checks)
 
 
 @room.post("/logout")
@@ -72,7 +66,7 @@ async def log_out(page: Page) -> Response:
     """End this login; a user of the provider goes on to log out there."""
     login = page.visit.login
     assert login is not None
-    await run_in_threadpool(_end, page, login.login_id)
+    await run_in_threadpool(end_login, page)
     target = None if login.is_local else await sign_on.logout_url(page, login)
     if target is None:
         answer: Response = page.go("/login")
@@ -98,6 +92,7 @@ def make_first(
 ) -> Response:
     """Make the first administrator; the link is good once."""
     database = page.services.database
+    _require_first(page, token)  # before anything that costs
     if password != again:
         return _first_page(page, token, words=page.say("The two passwords differ."), status=400)
     try:
@@ -115,51 +110,91 @@ def make_first(
     return _enter(page, user, "/")
 
 
-def _end(page: PageMaker, login_id: int) -> None:
-    with page.services.database.begin() as session:
-        accounts.end_login(session, login_id)
-        page.record(session, "logged out")
+def _log_in(page: PageMaker, name: str, password: str, path: str) -> Response:
+    database, address = page.services.database, page.visit.address
+    with database.read() as session:
+        user = accounts.user(session, name)
+        browser = logins.known_browser(session, user, known_cookie(page))
+        wait = logins.waiting_seconds(session, name, address, now=database.now(session), browser=browser)
+    if wait > 0:
+        metrics.LOGINS.labels("blocked").inc()
+        if page.services.denials.admit(address) is not None:
+            _record_failure(page, name, "too many tries")
+        words = page.say("Too many failed logins. Try again in {seconds} seconds.", seconds=int(wait) + 1)
+        answer = login_page(page, path, words=words, status=429)
+        answer.headers["Retry-After"] = str(int(wait) + 1)
+        return answer
+    good = passwords.verify(password, user.password_hash if user else None)
+    if user is None or not good or user.disabled_at is not None:
+        return _refuse(page, name, path, "name or password wrong", browser)
+    if not logins.may_use_password(user, page.services.config.worklist):
+        return _refuse(page, name, path, "passwords are for administrators", browser)
+    return _enter(page, user, safe_path(path), browser)
 
 
-def _refuse(page: PageMaker, name: str, path: str, reason: str) -> Response:
+def _refuse(page: PageMaker, name: str, path: str, reason: str, browser: str | None) -> Response:
     """The same answer to all failures, so that nobody learns which names exist."""
     metrics.LOGINS.labels("wrong").inc()
-    _record_failure(page, name, reason, counts=True)
+    database = page.services.database
+    with database.begin() as session:
+        logins.count_failure(session, name, page.visit.address, now=database.now(session), browser=browser)
+    _record_failure(page, name, reason)
     words = page.say("Name or password is wrong.")
     if page.services.config.worklist.oidc.local_logins == "admins":
         words += " " + page.say("Passwords are for administrators here; everybody else logs in without one.")
     return login_page(page, path, words=words, status=401)
 
 
-def _enter(page: PageMaker, user: accounts.User, path: str) -> Response:
+def _enter(page: PageMaker, user: accounts.User, path: str, browser: str | None = None) -> Response:
     metrics.LOGINS.labels("ok").inc()
-    token = logins.log_in(page.services.database, user, page.visit.address, limits=page.services.limits)
+    end_login(page)  # if there is one: its cookie is about to be replaced
+    database, address = page.services.database, page.visit.address
+    token = logins.log_in(database, user, address, limits=page.services.limits, browser=browser)
+    with database.begin() as session:
+        known = logins.remember_browser(session, user, known_cookie(page), now=database.now(session))
     answer = page.go(path)
     set_cookie(page, answer, cookie_name(page.request), token)
+    set_known_cookie(page, answer, known)
     return answer
 
 
 def _first_page(page: PageMaker, token: str, *, words: str | None = None, status: int = 200) -> Response:
-    database = page.services.database
-    with database.read() as session:
-        now = database.now(session)
-        if not accounts.has_token(session, Purpose.FIRST_ADMIN, passwords.token_hash(token), now=now):
-            raise Problem(403, _STALE_LINK)
+    _require_first(page, token)
     return with_form_cookie(page, "first.html", status, words=words, token=token)
 
 
-def _record_failure(page: PageMaker, name: str, reason: str, *, counts: bool) -> None:
+def _require_first(page: PageMaker, token: str) -> None:
+    """The link is good, or this was one more failure, and is recorded like one."""
+    database, address = page.services.database, page.visit.address
+    with database.read() as session:
+        now = database.now(session)
+        good = accounts.has_token(session, Purpose.FIRST_ADMIN, passwords.token_hash(token), now=now)
+    if good:
+        return
+    passed_over = page.services.denials.admit(address)
+    if passed_over is not None:
+        with database.begin() as session:
+            audit.record(
+                session,
+                "login failed",
+                actor="unknown name",
+                now=database.now(session),
+                reason="link of the first administrator",
+                address=address,
+                denials_not_recorded=passed_over,
+            )
+    raise Problem(403, _STALE_LINK)
+
+
+def _record_failure(page: PageMaker, name: str, reason: str) -> None:
     database = page.services.database
     with database.begin() as session:
-        now = database.now(session)
-        if counts:
-            logins.count_failure(session, name, page.visit.address, now=now)
         known = accounts.user(session, name)
         audit.record(
             session,
             "login failed",
             actor=known.name if known else "unknown name",
-            now=now,
+            now=database.now(session),
             reason=reason,
             address=page.visit.address,
         )

@@ -8,10 +8,11 @@ from fastapi.responses import Response
 
 from clearfilm.errors import UsageError
 from db import accounts
-from worklist import passwords
+from worklist import logins, passwords
 from worklist.access import EVERYBODY, allow
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, safe_path
+from worklist.rooms.door import known_cookie
 from worklist.templates import LANGUAGES, N_
 
 room = APIRouter(prefix="/settings")
@@ -70,9 +71,18 @@ def set_password(page: Page, present: PasswordField, password: PasswordField, ag
     if not login.is_local:
         raise Problem(409, N_("You log in at the provider of logins: change your password there."))
     database = page.services.database
+    address = page.visit.address
     with database.read() as session:
         user = session.get_one(accounts.User, login.user_id)
+        browser = logins.known_browser(session, user, known_cookie(page))
+        wait = logins.waiting_seconds(session, login.name, address, now=database.now(session), browser=browser)
+    if wait > 0:
+        raise Problem(429, N_("Too many failed logins. Try again in {seconds} seconds."), seconds=int(wait) + 1)
     if not passwords.verify(present, user.password_hash):
+        # Somebody at a workstation that was left may try.
+        with database.begin() as session:
+            logins.count_failure(session, login.name, address, now=database.now(session), browser=browser)
+            page.record(session, "present password wrong", user_id=login.user_id)
         return _settings_page(page, words=page.say(N_("The present password is wrong.")), status=400)
     if password != again:
         return _settings_page(page, words=page.say(N_("The two passwords differ.")), status=400)

@@ -18,7 +18,7 @@ from worklist.answers import Problem
 from worklist.oidc.errors import LoginRefused, ProviderAway, Refusal
 from worklist.oidc.trip import LONGEST_SECONDS, Trip
 from worklist.page import Page, PageMaker, safe_path
-from worklist.rooms.door import login_page, provider_name, set_cookie
+from worklist.rooms.door import end_login, login_page, provider_name, set_cookie
 from worklist.templates import N_
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def _let_in(page: PageMaker, arrival: Arrival, path: str) -> Response:
 
     database, address = page.services.database, page.visit.address
     user = logins.admit(database, arrival.person, address)
+    end_login(page)
     token = passwords.new_token()
     id_token = seal(arrival.id_token, token)
     logins.log_in(database, user, address, limits=page.services.limits, token=token, id_token=id_token)

@@ -2,19 +2,27 @@
 
 from collections.abc import AsyncIterable
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from worklist import access
 from worklist.access import EVERYBODY, CurrentVisit, allow
+from worklist.answers import Problem
 from worklist.events import MOST_STUDIES
 from worklist.services import NodeServices
+from worklist.templates import N_
 
 room = APIRouter()
 
 
-@room.get("/events", response_class=EventSourceResponse)
+async def _has_room(visit: CurrentVisit, services: NodeServices) -> None:
+    """A login has so many streams; each costs a connection and a look at the login now and then."""
+    if visit.login is not None and services.hub.is_full(visit.login.login_id):
+        raise Problem(429, N_("Too many pages are open with this login. Close some of them."))
+
+
+@room.get("/events", response_class=EventSourceResponse, dependencies=[Depends(_has_room)])
 @allow(*EVERYBODY)
 async def events(request: Request, visit: CurrentVisit, services: NodeServices) -> AsyncIterable[ServerSentEvent]:
     """What changed, until the login ends.
@@ -25,7 +33,7 @@ async def events(request: Request, visit: CurrentVisit, services: NodeServices) 
     again = "last-event-id" in request.headers
     number = 1
     yield ServerSentEvent(event="refresh" if again else "hello", raw_data="", id=str(number), retry=1000)
-    async for news in services.hub.listen():
+    async for news in services.hub.listen(visit.login.login_id if visit.login else 0):
         if news is None:
             now = await run_in_threadpool(access.visit_of, request, services)
             if now.login is None:

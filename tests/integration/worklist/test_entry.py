@@ -12,11 +12,11 @@ from sqlalchemy import select, update
 
 from clearfilm.config import Config, Worklist
 from db import accounts, audit, schema
-from db.accounts import Login, Role
+from db.accounts import FailedLogins, KnownBrowser, Login, Role
 from db.models import Audit
 from db.session import Database
 from tests.integration.worklist.conftest import PASSWORD, Site, form_token, seed_users, serving
-from worklist import logins
+from worklist import logins, passwords
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -93,6 +93,57 @@ def test_failures_block_the_name_and_then_the_right_password_too(empty: Site) ->
     answer = log_in(client, "READER ", PASSWORD)
     assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (429, True)
     assert log_in(client, "admin", PASSWORD).status_code == 303
+
+
+def test_failures_elsewhere_do_not_lock_out_a_browser_that_is_known(empty: Site) -> None:
+    seed_users(empty.database)
+    own = empty.client(Role.READER)
+    own.post("/logout")
+    stranger = empty.client()
+    for _ in range(logins.TRIES_OF_NAME):
+        log_in(stranger, "reader", "wrong password")
+    assert log_in(stranger, "reader", PASSWORD).status_code == 429
+    own.headers.pop("x-form-token")
+    assert log_in(own, "reader", PASSWORD).status_code == 303
+    # The stranger has gained nothing by that.
+    assert log_in(stranger, "reader", PASSWORD).status_code == 429
+
+
+def test_browser_that_is_known_has_no_more_tries_than_others_and_only_in_its_name(empty: Site) -> None:
+    seed_users(empty.database)
+    client = empty.client(Role.READER)
+    client.post("/logout")
+    client.headers.pop("x-form-token")
+    for name in ("reader", "auditor"):
+        for _ in range(logins.TRIES_OF_NAME):
+            assert log_in(client, name, "wrong password").status_code == 401
+        assert log_in(client, name, PASSWORD).status_code == 429
+    # Of the reader, this browser alone is concerned; of the auditor, whom it does not know, all are.
+    assert log_in(empty.client(), "reader", PASSWORD).status_code == 303
+    assert log_in(empty.client(), "auditor", PASSWORD).status_code == 429
+
+
+def test_cookie_of_a_known_browser_cannot_be_planted(empty: Site) -> None:
+    seed_users(empty.database)
+    client = empty.client()
+    client.cookies.set("clearfilm-known", "planted", domain="127.0.0.1")
+    assert log_in(client, "reader", PASSWORD).status_code == 303
+    with empty.database.read() as session:
+        [row] = session.scalars(select(KnownBrowser))
+    assert row.token_hash != passwords.token_hash("planted")
+
+
+def test_only_the_last_browsers_of_a_user_are_remembered(empty: Site) -> None:
+    seed_users(empty.database)
+    with empty.database.begin() as session:
+        user = accounts.user(session, "reader")
+        assert user is not None
+        values = [
+            logins.remember_browser(session, user, "", now=NOW + timedelta(seconds=number))
+            for number in range(accounts.MOST_BROWSERS + 3)
+        ]
+        kept = [bool(logins.known_browser(session, user, value)) for value in values]
+    assert kept == [False] * 3 + [True] * accounts.MOST_BROWSERS
 
 
 def test_waits_grow_have_a_limit_and_are_forgotten(empty: Site) -> None:
@@ -187,6 +238,60 @@ def test_guessed_link_makes_nobody(empty: Site) -> None:
     assert empty.client().get("/first?token=guessed").status_code == 403
 
 
+def test_name_that_no_database_takes_is_a_wrong_name(empty: Site) -> None:
+    assert log_in(empty.client(), "reader\0", PASSWORD).status_code == 401
+
+
+def test_guessed_link_costs_nothing_and_is_recorded(empty: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worklist.passwords.hash_password", lambda *_, **__: pytest.fail("a password was hashed"))
+    client = empty.client()
+    path = logins.first_login_path(empty.database)
+    token = form_token(client.get(f"/{path}").text)
+    data = {"token": "guessed", "name": "anna", "password": PASSWORD, "again": PASSWORD, "form_token": token}
+    assert client.post("/first", data=data).status_code == 403
+    assert events(empty) == ["login failed"]
+
+
+def test_addresses_of_one_ipv6_network_wait_together(empty: Site) -> None:
+    with empty.database.begin() as session:
+        for number in range(logins.TRIES_OF_ADDRESS):
+            logins.count_failure(session, f"name {number}", f"2001:db8::{number:x}", now=NOW)
+        assert logins.waiting_seconds(session, "anna", "2001:db8::ffff:1", now=NOW) > 0
+        assert logins.waiting_seconds(session, "anna", "2001:db8:0:1::1", now=NOW) == 0
+        assert logins.waiting_seconds(session, "anna", "no address", now=NOW) == 0
+
+
+def test_failures_that_count_no_more_are_not_kept(empty: Site) -> None:
+    with empty.database.begin() as session:
+        for number in range(10):
+            logins.count_failure(session, f"name {number}", "192.0.2.1", now=NOW)
+        later = NOW + logins.FORGET + timedelta(minutes=1)
+        logins.count_failure(session, "anna", "192.0.2.2", now=later)
+        assert len(list(session.scalars(select(FailedLogins.key)))) == 2
+
+
+def test_present_password_cannot_be_guessed_at_a_workstation_that_was_left(empty: Site) -> None:
+    seed_users(empty.database)
+    client = empty.client(Role.READER)
+    data = {"present": "wrong password", "password": "another good one", "again": "another good one"}
+    for _ in range(logins.TRIES_OF_NAME):
+        assert client.post("/settings/password", data=data).status_code == 400
+    assert client.post("/settings/password", data=data | {"present": PASSWORD}).status_code == 429
+    assert events(empty).count("present password wrong") == logins.TRIES_OF_NAME
+
+
+def test_new_login_in_the_same_browser_ends_the_old_one(empty: Site) -> None:
+    seed_users(empty.database)
+    client = empty.client(Role.READER)
+    old = client.cookies["clearfilm"]
+    token = client.headers.pop("x-form-token")
+    data = {"name": "admin", "password": PASSWORD, "form_token": token}
+    assert client.post("/login", data=data).status_code == 303
+    assert client.get("/admin").status_code == 200
+    thief = empty.client()
+    assert thief.get("/worklist", headers={"cookie": f"clearfilm={old}"}).status_code == 303
+
+
 def test_change_without_the_token_of_a_page_is_denied(site: Site) -> None:
     client = site.client(Role.READER)
     token = client.headers.pop("x-form-token")
@@ -220,6 +325,7 @@ def test_encrypted_connections_get_a_cookie_of_their_own(tmp_path: Path) -> None
             proxy = {"x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.7"}
             page = client.get("/login", headers=proxy)
             cookie = page.headers["set-cookie"]
+            assert cookie.startswith("__Host-clearfilm-form=")
             assert "Secure" in cookie
             cookies = {"cookie": cookie.split(";")[0]}
             data = {"name": "reader", "password": PASSWORD, "form_token": form_token(page.text)}
