@@ -1,5 +1,6 @@
 """How a bundle becomes the active one: measured gates, two signatures, one transaction; and the way back."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -102,15 +103,16 @@ def _summary(bundle: ModelBundle) -> Summary | None:
 
 def _valid_signatures(session: Session, bundle: ModelBundle, mark: str) -> list[Signature]:
     """Those under the same gates since the bundle was last active."""
+    own = select(Signature).where(Signature.model_id == bundle.id).order_by(Signature.id)
     earlier = registry.activations(session, bundle)
-    found = select(Signature).where(
-        Signature.model_id == bundle.id,
+    # The signature that made it active bears the same time. What came after is told by the number: clocks step back.
+    used = [row.id for row in session.scalars(own) if earlier and row.signed_at == earlier[-1].activated_at]
+    found = own.where(
         Signature.kind == SignatureKind.PROMOTION,
         Signature.gates_digest == mark,
+        Signature.id > max(used, default=0),
     )
-    if earlier:
-        found = found.where(Signature.signed_at > earlier[-1].activated_at)
-    return list(session.scalars(found.order_by(Signature.id)))
+    return list(session.scalars(found))
 
 
 def sign(
@@ -174,7 +176,7 @@ def sign(
             system_user=system_user,
         )  # fmt: skip
         return found, None
-    if any(signature.user.casefold() == user.casefold() for signature in found.signatures):
+    if any(_person(signature.user) == _person(user) for signature in found.signatures):
         raise PromotionError(f"{user} has signed already: the second signature must be another user's")
     signature = Signature(
         model_id=bundle.id, kind=SignatureKind.PROMOTION, user=user, reason=reason, waivers=own,
@@ -299,6 +301,11 @@ def shadow_statistics(session: Session, bundle: ModelBundle, *, now: datetime) -
         missed=sum(row[3] for row in rows if row[1] and not row[0]),
         agreeing=sum(row[3] for row in rows if row[2] is sides[row[0]]),
     )
+
+
+def _person(user: str) -> str:
+    """A user's name without what does not make another person: case, width, blanks."""
+    return " ".join(unicodedata.normalize("NFKC", user).split()).casefold()
 
 
 def _named(user: str, reason: str) -> tuple[str, str]:

@@ -97,8 +97,10 @@ class Office:
                 },  # type: ignore[arg-type]
             )
 
-    def promote(self, digest: str) -> None:
+    def promote(self, digest: str, *, again: bool = False) -> None:
         with self.database.begin() as session:
+            if again:
+                registry.begin_shadow(session, registry.find(session, digest), actor="A", now=self.now())
             present = registry.active(session)
             row = registry.find(session, digest)
             self.evaluate(digest, present.digest if present else None, row=row, mark="2")
@@ -158,7 +160,7 @@ def test_second_user_activates_and_everything_is_kept(office: Office) -> None:
 
 def test_one_user_cannot_sign_twice(office: Office) -> None:
     office.sign("Anna")
-    for again in ("Anna", "anna", " ANNA "):
+    for again in ("Anna", "anna", " ANNA ", "Ａnna"):
         with pytest.raises(PromotionError, match="another user"):
             office.sign(again)
     assert office.active() == FIRST
@@ -273,8 +275,24 @@ def test_rollback_only_to_what_was_active(office: Office) -> None:
         office.roll_back("f" * 64)
 
 
-def test_bundle_that_was_left_needs_new_signatures(office: Office) -> None:
+@pytest.mark.parametrize("step", [timedelta(0), timedelta(days=-1)])
+def test_bundle_that_was_left_needs_new_signatures(office: Office, step: timedelta) -> None:
     office.promote(SECOND)
+    office.roll_back()
+    office.promote(SECOND, again=True)
+    office.roll_back()
+    office.clock += step
+    with office.database.begin() as session:
+        registry.begin_shadow(session, registry.find(session, SECOND), actor="Anna", now=office.now())
+    ballot, switch = office.sign("Bo")
+    assert switch is None
+    assert [signature.user for signature in ballot.signatures] == ["Bo"]
+
+
+def test_signatures_that_were_used_stay_used_when_the_clock_steps_back(office: Office) -> None:
+    office.sign("Anna")
+    office.clock -= timedelta(days=1)
+    assert office.sign("Bo")[1] is not None  # a day before Anna, by the clock
     office.roll_back()
     with office.database.begin() as session:
         registry.begin_shadow(session, registry.find(session, SECOND), actor="Anna", now=office.now())
