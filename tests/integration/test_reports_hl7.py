@@ -119,7 +119,9 @@ def test_bad_messages_are_told_why_and_the_connection_goes_on(listener: Listener
     with call(listener.port) as connection:
         assert "MSA|AR|" in send(connection, b"garbage")
         assert "MSA|AE|42|neither accession number" in send(connection, message(accession="").encode())
-        assert "is not utf-8" in send(connection, message().encode("gb18030"))
+        refused = send(connection, message().encode("gb18030"))
+        assert "is not utf-8" in refused
+        assert "MSA|AR|42" in refused
         assert "MSA|AA|42" in send(connection, message().encode())
 
 
@@ -146,6 +148,16 @@ def test_two_messages_in_one_packet_have_two_answers(listener: Listener) -> None
         while received.count("MSA|AA|42") < 2:
             received += connection.recv(65536).decode()
     assert len(listener.stored()) == 1
+
+
+def test_message_that_is_begun_anew_counts_once_whatever_its_pieces(listener: Listener) -> None:
+    with call(listener.port) as connection:
+        connection.sendall(b"noise" + START + message("ACC9", "Pneumonia.").encode()[:-20])
+        whole = START + message().encode() + END
+        for at in range(0, len(whole), 7):
+            connection.sendall(whole[at : at + 7])
+        assert "MSA|AA|42" in answer(connection)
+    assert [row[0] for row in listener.stored()] == ["ACC1"]
 
 
 def test_strangers_are_not_heard(tmp_path: Path) -> None:

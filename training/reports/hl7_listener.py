@@ -124,6 +124,8 @@ class _Listener:
             try:
                 async with asyncio.timeout(self._settings.message_timeout_seconds):
                     block = (await reader.readuntil(_END))[: -len(_END)]
+                # What stood before another start was never ended, nor answered: its sender has begun anew.
+                block = block.rpartition(_START)[2]
             except asyncio.LimitOverrunError:
                 reason = f"the message is larger than {self._limit} bytes"
                 await self._answer(writer, hl7_message.acknowledgement("AR", _NOBODY, reason).encode())
@@ -150,7 +152,7 @@ class _Listener:
             message = hl7_message.parse(block, self._settings.encoding)
         except RefusedMessage as error:
             logger.warning("report message refused", extra={"reason": str(error)})
-            return hl7_message.acknowledgement("AR", _NOBODY, str(error)).encode()
+            return hl7_message.acknowledgement("AR", hl7_message.header_of(block), str(error)).encode()
         try:
             received = message.reports(self._settings.accession_field)
             # Shielded: a shut-down waits for the commit.

@@ -63,6 +63,48 @@ def test_several_orders_are_several_reports() -> None:
     assert [report.accession_number for report in found] == ["ACC1", "ACC2"]
 
 
+def test_each_order_has_its_own_study_and_each_patient_its_own_orders() -> None:
+    body = "OBX|1|TX|1&IMP||Lungs clear.\rZDS|1.2.3^^Application^DICOM\r"
+    second = "OBR|2||ACC2|XR\rOBX|1|TX|1&IMP||Pneumonia.\rZDS|1.2.4^^Application^DICOM\r"
+    third = "PID|2||P2\rZDS|1.2.5\rOBR|3||ACC3|XR\rOBX|1|TX|1&IMP||Mass.\r"
+    found = hl7_message.parse((message(body) + second + third).encode(), "utf-8").reports("OBR-3")
+    assert [(one.accession_number, one.study_instance_uid, one.patient_id) for one in found] == [
+        ("ACC1", "1.2.3", "P1"),
+        ("ACC2", "1.2.4", "P1"),
+        ("ACC3", "1.2.5", "P2"),
+    ]
+
+
+@pytest.mark.parametrize("status", ["D", "W", "X"])
+def test_withdrawn_observations_do_not_count(status: str) -> None:
+    body = f"OBX|1|TX|1&IMP||Pneumonia||||||{status}\rNTE|1||See there\rOBX|2|TX|1&IMP||Lungs clear||||||C\r"
+    (report,) = hl7_message.parse(message(body).encode(), "utf-8").reports("OBR-3")
+    assert report.impression == "Lungs clear"
+
+
+def test_no_word_of_an_observation_is_lost() -> None:
+    body = (
+        "OBX|1|CWE|1&IMP||N^Normal heart^L~P^Pneumonia^L~RAW||||||F\rNTE|1||Correction: effusion\r"
+        "OBX|2|FT|1&GDT||\\H\\A\\N\\ \\F\\ \\XE6B094E883B8\\ \\Zx\\B\\.br\\C||||||F\r"
+    )
+    (report,) = hl7_message.parse(message(body).encode(), "utf-8").reports("OBR-3")
+    assert report.impression.split("\n") == ["Normal heart", "Pneumonia", "RAW", "Correction: effusion"]
+    assert report.findings.split() == ["A", "|", "气胸", "B", "C"]
+
+
+def test_what_cannot_be_understood_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    hl7_message.parse(message("OBX|1|FT|1&IMP||\\Zx\\ Pneumonia\r").encode(), "utf-8").reports("OBR-3")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("observed", "wanted"), [("P", ReportStatus.PRELIMINARY), ("F", ReportStatus.FINAL)])
+def test_status_of_the_observations_counts_where_the_order_has_none(observed: str, wanted: ReportStatus) -> None:
+    body = f"OBX|1|TX|1&IMP||Lungs clear||||||{observed}\r"
+    (report,) = hl7_message.parse(message(body, status="").encode(), "utf-8").reports("OBR-3")
+    assert report.status is wanted
+
+
 @pytest.mark.parametrize(
     ("block", "reason"),
     [
@@ -73,6 +115,9 @@ def test_several_orders_are_several_reports() -> None:
         (message(charset="UNICODE UTF-8").encode("gb18030"), "is not utf-8"),
         (message().replace("^~\\&", "*~\\&", 1).encode(), "MSH-2|only ORU|parsed"),
         (b"MSH|^~\\&|", "parsed|only ORU"),
+        # What stands in such a line would be lost, and the rest might be labelled as clear.
+        (message("OBX|1|TX|1&IMP||Lungs clear.\nPneumothorax on the right||||||F\r").encode(), "no segment"),
+        (message(OBX + message()).encode(), "more than one message"),
     ],
 )
 def test_what_is_no_report_message_is_rejected(block: bytes, reason: str) -> None:
