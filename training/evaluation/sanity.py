@@ -186,8 +186,8 @@ def examine_network(
 
 
 def passes(similarity: float, outside: Outside) -> bool:
-    """Whether maps change with the weights and lie in the chest more than by chance."""
-    return similarity <= HIGHEST_SIMILARITY and outside.evidence <= HIGHEST_OUTSIDE * outside.film
+    """Whether maps change with the weights and lie in the chest more than by chance; not if nothing was measured."""
+    return outside.films > 0 and similarity <= HIGHEST_SIMILARITY and outside.evidence <= HIGHEST_OUTSIDE * outside.film
 
 
 def _evenly(films: Films, most: int) -> Films:

@@ -3,7 +3,8 @@
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,18 +156,40 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str] | None]]:
         with path.open(encoding=encoding_of(path), newline="") as stream:
             first = stream.readline(_MAXIMUM_FIELD)
             stream.seek(0)
-            delimiter = max(",;\t", key=first.count)
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
-            while True:
-                line = reader.line_num + 1
-                try:
-                    yield line, next(reader)
-                except csv.Error:
-                    yield line, None
-                except StopIteration:
-                    return
+            yield from records(stream, max(",;\t", key=first.count))
     except OSError as error:
         raise ClearfilmError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def records(stream: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
+    """Records of CSV with the lines that they begin at; None where a line is no CSV.
+
+    Lines that a quotation mark without end has swallowed are read again.
+    """
+    lines = iter(stream)
+    waiting: deque[str] = deque()  # to be read again
+    taken: list[str] = []  # by the record in hand
+
+    def feed() -> Iterator[str]:
+        while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+    number = 1
+    while True:
+        try:
+            cells = next(reader, None)
+            if cells is None:
+                return
+        except csv.Error:
+            cells = None
+            waiting.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+        yield number, cells
+        number += len(taken)
+        taken.clear()
 
 
 def _excel(path: Path) -> Iterator[tuple[int, list[str] | None]]:
@@ -178,9 +201,12 @@ def _excel(path: Path) -> Iterator[tuple[int, list[str] | None]]:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # it raises whatever zipfile and the XML parser raise
         raise ClearfilmError(f"{path}: is not a readable Excel file ({type(error).__name__})") from error
+    line = 0
     try:
         for line, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), 1):
             yield line, [_text(cell) for cell in cells]
+    except Exception as error:  # as above; of a damaged sheet only when it is read
+        raise ClearfilmError(f"{path}: cannot be read after line {line} ({type(error).__name__})") from error
     finally:
         book.close()
 

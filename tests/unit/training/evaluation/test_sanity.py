@@ -74,6 +74,10 @@ def test_maps_pass_that_follow_the_weights_and_lie_in_the_chest(
     assert passes(similarity, outside) is expected
 
 
+def test_maps_that_were_not_measured_do_not_pass() -> None:
+    assert not passes(0.0, Outside(0.0, film=0.0, films=0, without_evidence=3, without_lungs=2, fell_back=0))
+
+
 def test_examination_of_a_random_network(start: Start) -> None:
     network = fold(build({name: tensor.clone() for name, tensor in start.weights.items()}), mean=0.4, std=0.2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

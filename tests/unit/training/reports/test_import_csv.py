@@ -1,10 +1,15 @@
 """Reports out of CSV and Excel files."""
 
+import csv
+import io
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import openpyxl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clearfilm.config import ReportColumns
 from clearfilm.errors import ClearfilmError
@@ -59,6 +64,27 @@ def test_a_bad_row_is_refused_with_its_line_and_the_rest_goes_in(tmp_path: Path,
     assert reason in refused.refusal
 
 
+def test_lines_after_a_quotation_mark_without_end_are_not_lost(tmp_path: Path) -> None:
+    found = rows(tmp_path, HEADER + 'A1,,"no end,Normal,,\nA2,,,Mass,,\nA3,,,"two\nlines",,\nA4,,x"y,"Clear,,\n')
+    assert [(row.place, row.report.accession_number if row.report else None) for row in found] == [
+        ("line 2", None),
+        ("line 3", "A2"),
+        ("line 4", "A3"),
+        ("line 6", None),
+    ]
+
+
+@given(st.lists(st.lists(st.text('ab",\n ', max_size=5), min_size=2, max_size=3), max_size=4), st.text('a",\n'))
+def test_every_line_is_read_or_refused_by_its_number(table: list[list[str]], junk: str) -> None:
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows(table)
+    records = import_csv.records(io.StringIO(stream.getvalue(), newline=""), ",")
+    assert [cells for _, cells in records] == table
+    numbers = [number for number, _ in import_csv.records(io.StringIO(junk, newline=""), ",")]
+    assert numbers == sorted(set(numbers))
+    assert all(number <= junk.count("\n") + 1 for number in numbers)
+
+
 def test_columns_are_found_by_the_sites_names(tmp_path: Path) -> None:
     (row,) = rows(
         tmp_path,
@@ -98,6 +124,18 @@ def test_excel_numbers_are_no_fractions(tmp_path: Path) -> None:
     assert good.report
     assert (good.report.accession_number, good.report.status) == ("4711", ReportStatus.ADDENDUM)
     assert bad.place == "line 3"
+
+
+def test_a_damaged_sheet_is_one_sentence(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["accession_number", "impression"])
+    book.save(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as whole, zipfile.ZipFile(tmp_path / "half.xlsx", "w") as half:
+        for name in whole.namelist():
+            content = whole.read(name)
+            half.writestr(name, content[: len(content) // 2] if "sheet1" in name else content)
+    with pytest.raises(ClearfilmError, match="cannot be read after line"):
+        list(import_csv.read(tmp_path / "half.xlsx", ReportColumns()))
 
 
 def test_a_file_that_is_no_workbook_is_one_sentence(tmp_path: Path) -> None:
