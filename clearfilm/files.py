@@ -60,7 +60,7 @@ class DurableFile:
         self._size = self._handed_over = 0
         with self._storage_errors():
             _make_folder(path.parent)
-            self._descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            self._descriptor = _create(self._temporary)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def fileno(self) -> int:
@@ -157,6 +157,18 @@ def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
     if function is not None:
         function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     return function
+
+
+def _create(path: str) -> int:
+    """A new file; what a killed process has left under its name makes room, what a living one holds does not."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        with open(path, "rb") as left:  # noqa: PTH123 - a string, as everywhere here
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)  # noqa: PTH108
+    return os.open(path, flags, 0o600)
 
 
 def _make_folder(folder: Path) -> None:

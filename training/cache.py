@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from clearfilm.dicom.preprocessing import preprocessing_hash
 from clearfilm.errors import NotAnalysable, OutOfSpace, StorageError, TrainingError
-from clearfilm.files import fsync_folder, sha256
+from clearfilm.files import fsync_folder
 from training.augment import shrink, wide_edge
 from training.cohort import Cohort
-from training.films import Decoder, prepared
+from training.films import Decoder, film_digest, prepared
 from training.progress import Watcher, watched
 
 _NAMED: Final = 3
@@ -109,7 +109,7 @@ def _films(
             if isinstance(picture, NotAnalysable):
                 faults.append(f"{film.file}: {picture.reason}")
                 continue
-            if cohort.manifest.source == "folder" and sha256(cohort.path(film)) != film.sha256:
+            if film_digest(cohort.path(film), cohort.manifest.source) != film.sha256:
                 faults.append(f"{film.file}: altered")
                 continue
             yield picture.network_input

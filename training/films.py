@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -18,6 +20,8 @@ from clearfilm.errors import NotAnalysable
 
 PICTURE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png"})
 _IN_HAND = 16
+# Preamble, "DICM", and tag, VR and length of the group length, whose value follows.
+_META_LENGTH: Final = 128 + 4 + 8
 
 
 class Decoder(Protocol):
@@ -25,6 +29,28 @@ class Decoder(Protocol):
 
     def submit(self, path: Path, edge: int) -> Future[PreparedFilm]:
         """Have a stored film judged, decoded and prepared; the future may raise `NotAnalysable`."""
+
+
+def film_digest(path: Path, source: str) -> str:
+    """SHA-256 of a film as its cohort has it (see `training.cohort.Film`).
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    source : str
+        Of the cohort: of the archive's films the data set counts, without the file meta information that the
+        listener has put before it (PS3.10 7.1).
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        if source == "archive":
+            stream.seek(_META_LENGTH)
+            stream.seek(int.from_bytes(stream.read(4), "little"), os.SEEK_CUR)
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def prepared(paths: Sequence[Path], edge: int, decoder: Decoder) -> Iterator[PreparedFilm | NotAnalysable]:

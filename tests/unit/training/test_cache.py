@@ -1,5 +1,6 @@
 """Arrays in files: computed once, whole or absent."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 
 from clearfilm.dicom.pixels import network_input
 from clearfilm.errors import StorageError, TrainingError
+from clearfilm.files import sha256
+from storescp.storage import Origin, file_prefix
 from tests.cohort_factories import NoDecoder, picture, small_cohort
 from training.cache import decode, stored
-from training.films import prepare_picture
+from training.films import film_digest, prepare_picture
 from training.progress import Silent
 
 
@@ -72,6 +75,16 @@ def test_altered_films_are_named_with_counts(tmp_path: Path) -> None:
     cohort.path(second).unlink()
     with pytest.raises(TrainingError, match="2 of 8 films are not what they were"):
         decode(cohort, 64, tmp_path / "cache", NoDecoder(), Silent())
+
+
+def test_digest_of_an_archives_film_is_that_of_the_data_set_as_received(tmp_path: Path) -> None:
+    origin = Origin("demo", "MODALITY", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3", "1.2.840.10008.1.2.1")
+    path = tmp_path / "film.dcm"
+    path.write_bytes(file_prefix(origin) + b"data set")
+    assert film_digest(path, "archive") == hashlib.sha256(b"data set").hexdigest()
+    path.write_bytes(file_prefix(origin) + b"data sat")
+    assert film_digest(path, "archive") != hashlib.sha256(b"data set").hexdigest()
+    assert film_digest(path, "folder") == sha256(path)
 
 
 def test_leftovers_of_killed_runs_are_removed_but_not_those_in_use(tmp_path: Path) -> None:
