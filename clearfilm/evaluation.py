@@ -41,7 +41,7 @@ class Group(_Part):
     auc: float | None = None
     auc_interval: Interval | None = None
     sensitivity: Share | None = None
-    """At the bundle's operating point; with its exact interval."""
+    """At the bundle's operating point; with its exact interval, films of one patient for less."""
     sensitivity_interval: Interval | None = None
     specificity: Share | None = None
     specificity_interval: Interval | None = None
@@ -97,8 +97,11 @@ class Comparison(_Part):
 
     bundle_digest: str
     auc_difference: float
-    """This one's minus the other's (E. R. DeLong et al., Biometrics 1988)."""
+    """This one's minus the other's."""
     auc_interval: Interval
+    """E. R. DeLong et al., Biometrics 1988: films taken for independent."""
+    auc_interval_by_patient: Interval | None = None
+    """By bootstrap over patients: the wider one where patients have several films."""
     p_value: float
     specificity_difference: float | None
     specificity_interval: Interval | None

@@ -252,11 +252,12 @@ def _against_active(evidence: Evidence, own: Summary | None, limits: Promotion) 
 
 
 def _differences(found: Comparison | None, limits: Promotion) -> Iterator[Gate]:
+    by_area = _wider(found.auc_interval, found.auc_interval_by_patient) if found else None
     yield Gate(
         "auc",
         _AUC,
-        found is not None and found.auc_interval[0] > -limits.auc_margin,
-        f"{found.auc_difference:+.3f} ({_interval(found.auc_interval, sign=True)})" if found else NOT_COMPARED,
+        by_area is not None and by_area[0] > -limits.auc_margin,
+        f"{found.auc_difference:+.3f} ({_interval(by_area, sign=True)})" if found and by_area else NOT_COMPARED,
         f"above {-limits.auc_margin:g}",
     )
     interval = found.specificity_interval if found else None
@@ -355,6 +356,10 @@ def forecast_below(found: ShadowStatistics, own: Summary) -> float | None:
         return None
     abnormal = found.abnormal / found.reported
     return abnormal * (1 - point.sensitivity) + (1 - abnormal) * point.specificity
+
+
+def _wider(one: tuple[float, float], other: tuple[float, float] | None) -> tuple[float, float]:
+    return one if other is None else (min(one[0], other[0]), max(one[1], other[1]))
 
 
 def _plain(name: str) -> str:

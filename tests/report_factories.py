@@ -63,6 +63,7 @@ def report(bundle_digest: str, against: str | None = None, **changes: Any) -> di
             "bundle_digest": against,
             "auc_difference": 0.01,
             "auc_interval": (0.002, 0.018),
+            "auc_interval_by_patient": (0.001, 0.019),
             "p_value": 0.01,
             "specificity_difference": 0.02,
             "specificity_interval": (-0.01, 0.05),

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
 from clearfilm.errors import TrainingError
 from clearfilm.vision.bundle import Calibration, FeatureGate, Metric, OperatingPoint
 from clearfilm.vision.unusual import distances, fit_subspace
+from training.evaluation.intervals import effective, exact
 from training.ranking import area
 
 GATE_COMPONENTS, GATE_QUANTILE = 8, 0.995
@@ -160,12 +161,11 @@ def area_metric(name: str, labels: NDArray[np.float32], scores: NDArray[np.float
     return _metric(name, value, float(low), float(high), len(labels) - abnormal, abnormal)
 
 
-def share_metric(name: str, hits: NDArray[np.bool_], *, normal: bool) -> Metric:
-    """A proportion with its Clopper-Pearson interval; there must be films."""
-    count, total = int(hits.sum()), len(hits)
-    low = float(beta.ppf(INTERVAL[0], count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(INTERVAL[1], count + 1, total - count)) if count < total else 1.0
-    return _metric(name, count / total, low, high, total if normal else 0, 0 if normal else total)
+def share_metric(name: str, hits: NDArray[np.bool_], patients: Sequence[str], *, normal: bool) -> Metric:
+    """A proportion with its Clopper-Pearson interval, see `training.evaluation.intervals`; there must be films."""
+    low, high = exact(*effective(hits, patients))
+    films = len(hits)
+    return _metric(name, float(hits.mean()), low, high, films if normal else 0, 0 if normal else films)
 
 
 def _metric(name: str, value: float, low: float, high: float, normal: int, abnormal: int) -> Metric:

@@ -229,9 +229,14 @@ def _measure(
             owners = [films[place].patient for place in inside]
             metrics.append(area_metric(name, truth[inside], scores[inside], owners))
     if point is not None and 0 < truth.sum() < len(truth):
-        below = scores < point.threshold
-        metrics.append(share_metric("sensitivity at the operating point", ~below[truth == 1], normal=False))
-        metrics.append(share_metric("specificity at the operating point", below[truth == 0], normal=True))
+        below, patients = scores < point.threshold, np.array([film.patient for film in films])
+        ill, well = truth == 1, truth == 0
+        metrics.append(
+            share_metric("sensitivity at the operating point", ~below[ill], patients[ill].tolist(), normal=False)
+        )
+        metrics.append(
+            share_metric("specificity at the operating point", below[well], patients[well].tolist(), normal=True)
+        )
     return metrics
 
 
@@ -275,7 +280,8 @@ and nothing else.
 
 ## Figures
 
-Test patients, 95 % intervals (AUC: bootstrap over patients; proportions: Clopper-Pearson).
+Test patients, 95 % intervals (AUC: bootstrap over patients; proportions: Clopper-Pearson,
+films of one patient for less).
 
 | figure | value | interval | normal / abnormal films |
 | --- | --- | --- | --- |

@@ -64,6 +64,7 @@ def test_sound_evidence_passes_every_gate() -> None:
         (evidence(summary=part("sanity", passed=False)), ["maps"]),
         (evidence(summary=summary(sanity=None)), ["maps"]),
         (evidence(summary=part("comparison", auc_interval=(-0.01, 0.02))), ["auc"]),
+        (evidence(summary=part("comparison", auc_interval_by_patient=(-0.02, 0.03))), ["auc"]),
         (evidence(summary=part("comparison", specificity_interval=(-0.03, 0.02))), ["specificity"]),
         (
             evidence(summary=part("comparison", specificity_difference=None, specificity_interval=None)),

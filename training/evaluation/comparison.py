@@ -10,7 +10,7 @@ import numpy as np
 from clearfilm.evaluation import Comparison, Group
 from training.evaluation import delong, groups
 from training.evaluation.groups import FEW, KEYS, Sample
-from training.evaluation.intervals import Interval, Replicates
+from training.evaluation.intervals import Replicates
 from training.evaluation.reading import Answers
 from training.evaluation.severity import Severity
 from training.ranking import area
@@ -22,8 +22,6 @@ class Duel:
 
     comparison: Comparison
     other: Group
-    bootstrap_interval: Interval
-    """Of the AUC difference, over patients: wider than DeLong's where patients have several films."""
 
 
 def compare(sample: Sample, ours: Answers, theirs: Answers, severities: Sequence[Severity | None], digest: str) -> Duel:
@@ -66,6 +64,7 @@ def compare(sample: Sample, ours: Answers, theirs: Answers, severities: Sequence
         bundle_digest=digest,
         auc_difference=area_difference.value,
         auc_interval=(area_difference.low, area_difference.high),
+        auc_interval_by_patient=(float(spread[0, 0]), float(spread[0, 1])),
         p_value=area_difference.p_value,
         specificity_difference=float(gain[normal].mean()) if decide else None,
         specificity_interval=(float(spread[1, 0]), float(spread[1, 1])) if decide else None,
@@ -74,7 +73,7 @@ def compare(sample: Sample, ours: Answers, theirs: Answers, severities: Sequence
         largest_group_loss=max([0.0, *losses]),
         groups=len(losses),
     )
-    return Duel(comparison, groups.measure(sample, theirs), (float(spread[0, 0]), float(spread[0, 1])))
+    return Duel(comparison, groups.measure(sample, theirs))
 
 
 def _losses(sample: Sample, ours: Answers, theirs: Answers) -> list[float]:

@@ -366,18 +366,22 @@ class _Evaluation:
         table = measures.confusion(self.sample.labels, answers.scores, point.threshold)
         specificity, sensitivity = table.recall
         critical = np.array([severity == "critical" for severity in self.severities])
-        missed_critical = int((critical & answers.below).sum())
+        below, abnormal, patients = answers.below, self.sample.labels == 1, np.array(self.sample.patients)
+
+        def counts(hits: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> tuple[float, float]:
+            return intervals.effective(hits[chosen], patients[chosen].tolist())
+
         return OperatingFigures(
             threshold=point.threshold,
             guaranteed_sensitivity=point.sensitivity,
             confidence=point.confidence,
             sensitivity=sensitivity,
-            sensitivity_interval=intervals.exact(table.found, table.found + table.missed),
+            sensitivity_interval=intervals.exact(*counts(~below, abnormal)),
             specificity=specificity,
-            specificity_interval=intervals.exact(table.cleared, table.cleared + table.alarms),
+            specificity_interval=intervals.exact(*counts(below, ~abnormal)),
             missed=table.missed,
-            missed_critical=missed_critical,
-            missed_critical_upper=intervals.upper_bound(missed_critical, int(critical.sum())),
+            missed_critical=int(below[critical].sum()),
+            missed_critical_upper=intervals.upper_bound(*counts(below, critical)),
         )
 
     def _misses(self, answers: Answers) -> tuple[Miss, ...]:

@@ -143,9 +143,6 @@ class Findings:
             "excluded": dict(self.excluded),
             "learned_from": self.learned_from,
             "other_bundle": None if self.opponent is None else self.opponent.duel.other.model_dump(mode="json"),
-            "auc_difference_bootstrap_interval": None
-            if self.opponent is None
-            else self.opponent.duel.bootstrap_interval,
             "random_split": None if self.leakage is None else asdict(self.leakage),
             "waits": [asdict(one) for one in self.waits],
             "traffic": {

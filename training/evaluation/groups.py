@@ -86,17 +86,20 @@ def measure(sample: Sample, answers: Answers) -> Group:
     normal = len(sample) - sample.abnormal
     both = sample.abnormal > 0 and normal > 0
     decides = answers.threshold is not None
-    hits, cleared = int(found[labels == 1].sum()), int((~found)[labels == 0].sum())
+    patients = np.array(sample.patients)
+    hits, cleared = found[labels == 1], (~found)[labels == 0]
+    hits_worth = intervals.effective(hits, patients[labels == 1])
+    cleared_worth = intervals.effective(cleared, patients[labels == 0])
     return Group(
         n=len(sample),
         normal=normal,
         abnormal=sample.abnormal,
         auc=area(labels, answers.scores) if both else None,
         auc_interval=area_interval(sample, answers.scores) if both else None,
-        sensitivity=hits / sample.abnormal if decides and sample.abnormal else None,
-        sensitivity_interval=intervals.exact(hits, sample.abnormal) if decides and sample.abnormal else None,
-        specificity=cleared / normal if decides and normal else None,
-        specificity_interval=intervals.exact(cleared, normal) if decides and normal else None,
+        sensitivity=float(hits.mean()) if decides and sample.abnormal else None,
+        sensitivity_interval=intervals.exact(*hits_worth) if decides and sample.abnormal else None,
+        specificity=float(cleared.mean()) if decides and normal else None,
+        specificity_interval=intervals.exact(*cleared_worth) if decides and normal else None,
     )
 
 

@@ -15,16 +15,43 @@ _SEED: Final = 20_190_952
 _TAILS: Final = (0.025, 0.975)
 
 
-def exact(hits: int, number: int) -> Interval:
+def exact(hits: float, number: float) -> Interval:
     """Of a share (C. J. Clopper and E. S. Pearson, 1934); (0, 1) of nothing."""
     low = float(beta.ppf(_TAILS[0], hits, number - hits + 1)) if hits else 0.0
     high = float(beta.ppf(_TAILS[1], hits + 1, number - hits)) if hits < number else 1.0
     return low, high
 
 
-def upper_bound(hits: int, number: int) -> float:
+def upper_bound(hits: float, number: float) -> float:
     """Exact one-sided 95 % bound of a share: about 3 / n for none in n; 1 of nothing."""
     return float(beta.ppf(0.95, hits + 1, number - hits)) if hits < number else 1.0
+
+
+def effective(hits: NDArray[np.bool_], patients: Sequence[str]) -> tuple[float, float]:
+    """Hits and films for `exact` and `upper_bound`, as few as they tell where patients have several films.
+
+    Films of one patient resemble each other, and so are worth less than as many of several patients (E. L. Korn and
+    B. I. Graubard, Survey Methodology 1998). With one film each these are the plain counts.
+
+    Parameters
+    ----------
+    hits : numpy.ndarray
+        bool, one for each film.
+    patients : sequence of str
+        One for each film.
+    """
+    films = len(hits)
+    _, owners = np.unique(np.array(patients), return_inverse=True)
+    number = len(set(owners.tolist()))
+    if number == films:
+        return int(hits.sum()), films
+    share = float(hits.mean())
+    worth = films / number  # films of a patient, if all are hits or none is
+    if 0 < share < 1 and number > 1:
+        sums = np.bincount(owners, hits - share)
+        worth = float((sums**2).sum()) / (films * share * (1 - share)) * number / (number - 1)
+    enough = films / max(worth, 1.0)
+    return share * enough, enough
 
 
 class Replicates:

@@ -93,5 +93,7 @@ def test_intervals_enclose_the_value() -> None:
     metric = area_metric("AUC", labels, scores, [str(number) for number in range(60)])
     assert metric.low < metric.value < metric.high
     assert (metric.normal, metric.abnormal) == (30, 30)
-    share = share_metric("sensitivity", np.repeat([True, False], [914, 104]), normal=False)
+    share = share_metric(
+        "sensitivity", np.repeat([True, False], [914, 104]), [str(place) for place in range(1018)], normal=False
+    )
     assert (share.value, share.low, share.high) == (0.8978, 0.8776, 0.9158)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from training.evaluation.intervals import Replicates, exact, upper_bound
+from training.evaluation.intervals import Replicates, effective, exact, upper_bound
 from training.ranking import area
 
 
@@ -23,6 +23,34 @@ def test_upper_bound_follows_the_rule_of_three() -> None:
     assert upper_bound(0, 300) == pytest.approx(3 / 300, rel=0.01)
     assert upper_bound(2, 50) == pytest.approx(binomtest(2, 50).proportion_ci(0.9, method="exact").high)
     assert upper_bound(0, 0) == upper_bound(4, 4) == 1
+
+
+def test_one_film_of_each_patient_is_worth_one() -> None:
+    hits = np.arange(50) % 3 == 0
+    assert effective(hits, [str(place) for place in range(50)]) == (17, 50)
+
+
+@pytest.mark.parametrize("hits", [np.arange(50) % 3 == 0, np.ones(50, bool), np.zeros(50, bool)])
+def test_copies_of_films_tell_nothing_new(hits: np.ndarray) -> None:
+    fourfold = effective(np.tile(hits, 4), [str(place % 50) for place in range(200)])
+    # But for the correction of n / (n - 1), which one film each does not need.
+    assert fourfold == pytest.approx((hits.sum(), 50), rel=0.03)
+
+
+def test_intervals_of_patients_with_several_films_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(3)
+    held = plain = 0
+    for _ in range(400):
+        # Eighty patients of one to five films, whose films mostly agree.
+        counts = rng.integers(1, 6, 80)
+        chances = rng.beta(0.9 * 0.5, 0.1 * 0.5, 80)
+        hits = np.concatenate([rng.random(count) < chance for count, chance in zip(counts, chances, strict=True)])
+        low, high = exact(*effective(hits, [str(owner) for owner in np.repeat(np.arange(80), counts)]))
+        held += low <= 0.9 <= high
+        low, high = exact(int(hits.sum()), len(hits))
+        plain += low <= 0.9 <= high
+    assert held / 400 >= 0.93
+    assert plain / 400 < 0.9  # which is why
 
 
 def test_bootstrap_of_a_mean_has_the_width_that_theory_says() -> None:
