@@ -29,7 +29,8 @@ from clearfilm.config import Config
 from db import schema
 from db.accounts import Role
 from db.session import Database
-from tests.integration.worklist.conftest import CHROMIUM, FLAGS, enter, seed_users, serving
+from tests.conftest import CHROMIUM, FLAGS
+from tests.integration.worklist.conftest import enter, seed_users, serving
 from tests.integration.worklist.films import Archive, write_film
 
 ROWS, COLUMNS = 3000, 2500

@@ -121,13 +121,15 @@ def prepare(ds: Dataset, edge: int, display_edge: int = pixels.DISPLAY_EDGE) -> 
     return pixels.PreparedFilm(display, pixels.network_input(display, edge, padding=padding), facts)
 
 
-def decode(ds: Dataset) -> tuple[NDArray[np.unsignedinteger], str]:
+def decode(ds: Dataset, *, threads: int = 1) -> tuple[NDArray[np.unsignedinteger], str]:
     """Check and decode the pixels of one film.
 
     Parameters
     ----------
     ds : pydicom.Dataset
         With file meta information.
+    threads : int
+        For codecs that can use several.
 
     Returns
     -------
@@ -145,7 +147,7 @@ def decode(ds: Dataset) -> tuple[NDArray[np.unsignedinteger], str]:
     """
     try:
         check_arithmetic(ds)
-        return _stored(ds)
+        return _stored(ds, threads)
     except (NotAnalysable, MemoryError):
         raise
     except Exception as error:
@@ -287,13 +289,13 @@ def _check_rle(frame: bytes, segments: int) -> None:
         raise NotAnalysable("the compressed pixel data are damaged")
 
 
-def _stored(ds: Dataset) -> tuple[NDArray[Any], str]:
+def _stored(ds: Dataset, threads: int) -> tuple[NDArray[Any], str]:
     """Stored bit patterns, unsigned, and the name of the decoder."""
     unsigned = np.dtype(f"<u{ds.BitsAllocated // 8}")
     shape = (int(ds.Rows), int(ds.Columns))
     if UID(ds.file_meta.TransferSyntaxUID) in codecs.UNCOMPRESSED:
         return np.frombuffer(ds.PixelData, unsigned, count=shape[0] * shape[1]).reshape(shape), "native"
-    stored, decoder = codecs.decode(ds)
+    stored, decoder = codecs.decode(ds, threads=threads)
     if stored.shape != shape or stored.dtype.itemsize != unsigned.itemsize:
         raise NotAnalysable("the compressed image has another size than the header says")
     return np.ascontiguousarray(stored).view(unsigned), decoder

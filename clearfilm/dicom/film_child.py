@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clearfilm.child_side import Answer, serve
 from clearfilm.dicom import decoding, pixels
+
+_THREADS: Final = min(4, os.cpu_count() or 1)
 
 
 def read(request: dict[str, Any]) -> Answer:
@@ -28,7 +31,8 @@ def read(request: dict[str, Any]) -> Answer:
         If the pixels cannot be trusted.
     """
     ds = decoding.read(Path(request["path"]))
-    stored, decoder = decoding.decode(ds)
+    # Somebody waits for this one film; the analysis has others to decode meanwhile, and uses one thread for each.
+    stored, decoder = decoding.decode(ds, threads=_THREADS)
     shown = pixels.presentation(stored, ds)
     values = {
         "rows": stored.shape[0],

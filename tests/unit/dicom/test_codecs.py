@@ -1,6 +1,7 @@
 """Decoders: the self test, and a golden film that two decoders have to read alike."""
 
 import base64
+import copy
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import RLELosslessEncoder
-from pydicom.uid import UID
+from pydicom.uid import JPEG2000, UID, JPEG2000Lossless
 
 from clearfilm.dicom import codecs
 from clearfilm.errors import NotAnalysable
@@ -148,3 +149,29 @@ def test_what_no_decoder_reads_is_not_analysable() -> None:
     ds.PixelData = encapsulate([b"\xff\xd8 nonsense \xff\xd9"])
     with pytest.raises(NotAnalysable, match="cannot be decoded"):
         codecs.decode(ds)
+
+
+@pytest.mark.parametrize("uid", [JPEG2000Lossless, JPEG2000])
+def test_several_threads_read_jpeg_2000_as_one_does(uid: UID, golden: NDArray[np.uint16]) -> None:
+    ds = data_set(golden, uid)
+    quick, name = codecs.decode(ds, threads=2)
+    assert name == "imagecodecs"
+    np.testing.assert_array_equal(quick, codecs.decode(ds)[0])
+
+
+def test_jpeg_2000_whose_header_says_something_else_is_left_to_the_careful_decoder(golden: NDArray[np.uint16]) -> None:
+    ds = data_set(golden, JPEG2000Lossless)
+    for keyword, value in (("BitsStored", 11), ("PixelRepresentation", 1)):
+        other = copy.deepcopy(ds)
+        setattr(other, keyword, value)
+        stored, name = codecs.decode(other, threads=2)
+        assert name == codecs.CODECS[JPEG2000Lossless].decoders[0]
+        np.testing.assert_array_equal(stored, codecs.decode(other)[0])
+
+
+def test_jpeg_2000_that_is_cut_off_is_refused_by_several_threads_too(golden: NDArray[np.uint16]) -> None:
+    ds = data_set(golden, JPEG2000Lossless)
+    stream = encode(golden, JPEG2000Lossless)
+    ds.PixelData = encapsulate([stream[: len(stream) // 2]])
+    with pytest.raises(NotAnalysable):
+        codecs.decode(ds, threads=2)
