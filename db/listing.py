@@ -54,9 +54,9 @@ class Finding(enum.StrEnum):
 class Rank(enum.IntEnum):
     """Levels of the list in the order of reading."""
 
-    LIMIT = 0  # was to be read later, and has waited as long as it may
-    STAT = 1
-    HIGH = 2
+    STAT = 0
+    HIGH = 1
+    LIMIT = 2  # was to be read later, and has waited as long as it may: read by arrival among the usual ones
     USUAL = 3
     LATER = 4
 
@@ -236,15 +236,23 @@ def _rank(viewpoint: Viewpoint) -> ColumnElement[int]:
     cases = [(Study.priority >= 2, int(Rank.STAT)), (Study.priority == 1, int(Rank.HIGH))]
     if viewpoint.orders:
         waits_on = and_(concluded, Study.read_at.is_(None), Study.lowered_until <= viewpoint.now)
-        cases = [(waits_on, int(Rank.LIMIT)), *cases]
+        cases.append((waits_on, int(Rank.LIMIT)))
         cases.append((and_(concluded, Study.lowered_until > viewpoint.now), int(Rank.LATER)))
     return case(*cases, else_=int(Rank.USUAL))
+
+
+def _turn(viewpoint: Viewpoint) -> ColumnElement[int]:
+    """What is read first. One that is at its limit goes back to its place by arrival: had it a place above all
+    others, then the flagged studies of a night would stand before STAT orders and older findings in the morning,
+    and the bound of `clearfilm.waiting` would not hold."""
+    rank = _rank(viewpoint)
+    return case((rank == int(Rank.LIMIT), int(Rank.USUAL)), else_=rank) if viewpoint.orders else rank
 
 
 def _keys(sorting: Sorting, viewpoint: Viewpoint) -> tuple[Any, ...]:
     # Nulls have no place of their own that all databases agree on.
     first: dict[Order, tuple[Any, ...]] = {
-        Order.TRIAGE: (_rank(viewpoint), Study.first_received_at),
+        Order.TRIAGE: (_turn(viewpoint), Study.first_received_at),
         Order.RECEIVED: (Study.first_received_at,),
         Order.PATIENT: (func.coalesce(Study.patient_name, ""),),
         Order.NUMBER: (func.coalesce(Study.patient_id, ""),),

@@ -16,9 +16,9 @@ from worklist.templates import N_
 Say = Callable[..., str]
 
 LEVELS: Final[Mapping[Rank, str]] = {
-    Rank.LIMIT: N_("At its limit"),
     Rank.STAT: N_("STAT"),
     Rank.HIGH: N_("Urgent"),
+    Rank.LIMIT: N_("At its limit"),
     Rank.USUAL: N_("Usual"),
     Rank.LATER: N_("Later"),
 }

@@ -64,8 +64,9 @@ def numbers(database: Database, wanted: Filter, view: Viewpoint = ACTIVE, sortin
     return [place.study_id for place in found.places]
 
 
-def test_limit_breakers_come_first_and_later_ones_last_in_the_active_stage(filled: Database) -> None:
-    assert numbers(filled, Filter()) == [3, 4, 5, 9, 10, 8, 7, 6, 1, 2]
+def test_later_ones_come_last_in_the_active_stage_and_return_to_their_place_by_arrival(filled: Database) -> None:
+    """Study 3 is at its limit: behind the STAT and urgent orders and the older finding, before the younger ones."""
+    assert numbers(filled, Filter()) == [4, 5, 9, 3, 10, 8, 7, 6, 1, 2]
 
 
 def test_without_the_active_stage_order_is_by_arrival_within_what_humans_ordered(filled: Database) -> None:
