@@ -31,8 +31,8 @@ HEARTBEAT_SECONDS = 12.0
 _OVERLAP = timedelta(seconds=5)
 # A page that hears of more at once loads everything anew.
 MOST_STUDIES = 200
-# Open pages of one login. A browser has six connections to a site, and needs some of them for pages.
-MOST_OF_LOGIN = 12
+# Open pages of one login: more than anybody looks at, and few enough to leave connections for others.
+MOST_OF_LOGIN = 40
 
 
 @dataclass(eq=False)
