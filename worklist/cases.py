@@ -210,7 +210,7 @@ def case(page: PageMaker, session: Session, study_id: int) -> Case:
 def _answer(page: PageMaker, session: Session, found: Standing, films: Sequence[FilmLine]) -> dict[str, Any]:
     study = found.study
     if study.state is StudyState.FAILED:
-        return {"words": page.say(N_("failed")), "chip": "failed", "explanation": study.reason or ""}
+        return {"words": page.say(N_("failed")), "chip": "failed", "explanation": reason_words(page.say, study.reason)}
     if not found.concluded:
         words = page.say(N_("no answer yet"))
         waits = page.say(N_("Films are being analysed, or may still come."))
@@ -265,7 +265,7 @@ def _film(
         number=number,
         state=page.say(FILM_STATES[film.state]),
         chip=chips.get(film.state, "finding" if shown and shown.above else "clear" if shown else "wait"),
-        reason=reason_words(page, film.reason),
+        reason=reason_words(page.say, film.reason),
         score=_score(page, shown, threshold) if shown else None,
         sender=film.sender,
         received_at=film.received_at,

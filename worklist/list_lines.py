@@ -11,6 +11,7 @@ from db.listed import ListedStudy, Step
 from db.listing import Finding, Progress, Rank, Readers, Viewpoint
 from db.models import Reading
 from worklist.list_query import write_key
+from worklist.reasons import reason_words
 from worklist.templates import N_
 
 Say = Callable[..., str]
@@ -108,7 +109,7 @@ def line(study: ListedStudy, viewpoint: Viewpoint, limit: timedelta, say: Say) -
         sex=study.sex if study.sex in ("F", "M") else "",
         finding=say(FINDINGS[Finding(study.decision.value)] if study.decision else FINDINGS[Finding.NONE]),
         finding_style=_FINDING_STYLES[study.decision] if study.decision else "none",
-        finding_reason=say(study.reason) if study.decision is Decision.NOT_ANALYSED and study.reason else "",
+        finding_reason=reason_words(say, study.reason) if study.decision is Decision.NOT_ANALYSED else "",
         states=_states(study, say),
         state_style="failed" if study.step is Step.FAILED else "",
         wait=wait_words(_wait(study, viewpoint), say),

@@ -13,6 +13,7 @@ from db import audit
 from db.accounts import Role
 from worklist import templates
 from worklist.access import ADMINS, AUDITORS, READERS, CurrentVisit, Visit
+from worklist.reasons import reason_words
 from worklist.services import NodeServices, Services
 from worklist.templates import N_
 
@@ -48,6 +49,7 @@ class PageMaker:
             "zone": where.key,
             "rooms": [(path, self.say(label)) for path, label, roles in ROOMS if self.visit.role in roles],
             "role_name": lambda role: self.say(ROLES[role]),
+            "reason": lambda text: reason_words(self.say, text),
             "form_token": lambda: _TOKEN_FIELD.format(self.visit.form_token),
             "time": lambda moment: _time_element(moment, where),
             **values,

@@ -56,7 +56,8 @@ class Templates:
 
     def translate(self, language: str, message: str, **values: object) -> str:
         """A sentence of the code in the viewer's language; `{name}` in it takes a value."""
-        return self._catalogues[language].gettext(message).format(**values)
+        words = self._catalogues[language].gettext(message)
+        return words.format(**values) if values else words
 
     def _environment(self, language: str) -> Environment:
         environment = Environment(

@@ -88,7 +88,8 @@ def _films(page: PageMaker, session: Session, found: Standing) -> Iterator[Entry
         if film.state in (InstanceState.NOT_ANALYSED, InstanceState.FAILED):
             jobs = select(func.max(Job.finished_at)).where(Job.instance_id == film.id, Job.kind == JobKind.ANALYSE)
             at = session.scalar(jobs) or film.received_at
-            yield Entry(at, page.say(N_("Film {number} not analysed"), number=number), reason_words(page, film.reason))
+            words = page.say(N_("Film {number} not analysed"), number=number)
+            yield Entry(at, words, reason_words(page.say, film.reason))
 
 
 def _conclusions(page: PageMaker, session: Session, found: Standing) -> Iterator[Entry]:
@@ -102,7 +103,7 @@ def _conclusions(page: PageMaker, session: Session, found: Standing) -> Iterator
         answer = page.say(DECISIONS[decision])
         words = page.say(N_("Answer {revision}: {answer}"), revision=revision, answer=answer)
         told = revision == found.study.revision and decision is Decision.NOT_ANALYSED
-        yield Entry(at, words, found.study.reason or "" if told else "")
+        yield Entry(at, words, reason_words(page.say, found.study.reason) if told else "")
 
 
 def _places(page: PageMaker, session: Session, found: Standing) -> Iterator[Entry]:

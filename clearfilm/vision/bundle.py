@@ -347,6 +347,8 @@ def fault(folder: Path, expected_digest: str) -> str | None:
         found = verify(folder)
     except BundleError as error:
         return str(error)
+    except OSError as error:
+        return f"model bundle {folder} cannot be read: {error.strerror}"
     return None if found == expected_digest else f"{folder} holds another bundle, {found[:12]}"
 
 

@@ -91,12 +91,16 @@ def _facts(page: PageMaker) -> dict[str, Any]:
                 (name, at, senders.films_since(session, name, now - timedelta(hours=24)), ago(page, now, at))
                 for name, at in senders.last_films(session, names).items()
             ],
-            "processes": [(page.say(KINDS.get(one.kind, one.kind)), one, _place(one), _detail(one)) for one in running],
+            "processes": [(_kind(page, one), one, _place(one), _detail(one)) for one in running],
             "sizes": operations.sizes(session),
             "model": registry.active(session),
             "denied": associations.count_denied(session, now - timedelta(hours=24)),
             "now": now,
         }
+
+
+def _kind(page: PageMaker, process: Seen) -> str:
+    return page.say(KINDS[process.kind]) if process.kind in KINDS else process.kind
 
 
 def _detail(process: Seen) -> str:

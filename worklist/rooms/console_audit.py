@@ -16,7 +16,7 @@ from sqlalchemy import Select, select
 from db import audit
 from db.models import Audit
 from db.session import Database
-from worklist import templates
+from worklist import csv_text, templates
 from worklist.access import AUDITORS, allow
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, audited
@@ -27,8 +27,6 @@ room = APIRouter(prefix="/admin")
 
 ROWS = 100
 Word = Annotated[str, Query(max_length=128)]
-# Spreadsheets take cells that begin so for formulas.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @room.get("/audit", dependencies=[audited("audit trail shown")])
@@ -142,14 +140,9 @@ def _csv(database: Database, found: Select[Any]) -> Iterator[str]:
                 detail,
                 entry.hash,
             ]
-            writer.writerow([harmless(cell) for cell in row])
+            writer.writerow([csv_text.cell(value) for value in row])
             if buffer.tell() > 65_536:
                 yield buffer.getvalue()
                 buffer.seek(0)
                 buffer.truncate()
     yield buffer.getvalue()
-
-
-def harmless(cell: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

@@ -21,6 +21,7 @@ from worklist.access import ADMINS, allow
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, audited
 from worklist.rooms.console import render
+from worklist.rooms.gate_words import figure_words
 from worklist.templates import N_
 
 room = APIRouter(prefix="/admin/models")
@@ -111,6 +112,7 @@ def detail(page: Page, number: int, confidence: Annotated[float, Query(ge=0.5, l
         confidence=confidence,
         me=page.visit.actor,
         say=page.say,
+        figure=lambda text: figure_words(page.say, text),
     )
 
 

@@ -15,6 +15,7 @@ from worklist.access import ADMINS, allow
 from worklist.answers import Problem
 from worklist.page import Page, audited
 from worklist.rooms.console import render
+from worklist.rooms.gate_words import step_words
 from worklist.templates import N_
 
 room = APIRouter(prefix="/admin/policy")
@@ -60,6 +61,7 @@ def show(page: Page) -> Response:
         history=history,
         me=page.visit.actor,
         say=page.say,
+        step_words=lambda text: step_words(page.say, text),
     )
 
 

@@ -43,7 +43,7 @@ async def film(page: Page, study_id: int, film_id: int) -> Response:
         decoded = await asyncio.wrap_future(page.services.films.submit(path))
     except NotAnalysable as error:
         raise Problem(
-            422, N_("The film cannot be shown: {reason}."), reason=reason_words(page, error.reason)
+            422, N_("The film cannot be shown: {reason}."), reason=reason_words(page.say, error.reason)
         ) from error
     headers, content = {"X-Film": json.dumps(decoded.facts)}, decoded.content
     if _pays(page):

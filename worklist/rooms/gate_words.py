@@ -1,5 +1,8 @@
-"""Titles of the promotion gates, for the catalogue; a test holds them against `clearfilm.promotion`."""
+"""What promotion gates and the policy say, for the catalogue; a test holds it against `clearfilm.promotion`."""
 
+from typing import Final
+
+from worklist.recorded import Recorded, Say
 from worklist.templates import N_
 
 TITLES = (
@@ -35,3 +38,53 @@ RULES = (
     N_("The patient has an earlier report whose label is not `no_finding`, or that has no label yet."),
     N_("A device that took one of its films is not released yet."),
 )
+# What gates measured and want.
+_FIGURES: Final = Recorded(
+    N_("unaltered"),
+    N_("there"),
+    N_("none: too few abnormal calibration patients"),
+    N_("not evaluated"),
+    N_("not compared with the active model"),
+    N_("not measured"),
+    N_("never read silently"),
+    N_("there is no active model"),
+    N_("nothing"),
+    N_("no demonstration data"),
+    N_("the evaluation's sanity check passes"),
+    N_("0; look at each one before you waive this"),
+    N_("metadata"),
+    N_("thumbnail"),
+    N_("lungs blacked out"),
+    N_("of bundle {digest}"),
+    N_("{n} films, demonstration data"),
+    N_("{n} films"),
+    N_("at least {value}"),
+    N_("at most {value}"),
+    N_("above {value}"),
+    N_("compared with {digest}"),
+    N_("{share} outside the chest, similarity to random weights {value}"),
+    N_("within {share} of the evaluation's forecast"),
+    N_("{share}, no forecast"),
+    N_("{share}, forecast {forecast}"),
+    N_("{n} of {all} with a report"),
+    N_("{value} ({reason})"),
+    N_("{low} to {high}"),
+)
+# Reasons that the node itself gives for a step of the policy.
+_STEPS: Final = Recorded(
+    N_("policy.stage at the first start"),
+    N_("studies read without an answer"),
+    N_("all studies"),
+    N_("alarm: {reason}"),
+    N_("{missed} of {findings} with a finding were tagged among {reason}: more than {low}, the target is {target}"),
+)
+
+
+def figure_words(say: Say, text: str) -> str:
+    """What a gate measured or wants, in the viewer's language."""
+    return _FIGURES.words(say, text)
+
+
+def step_words(say: Say, text: str | None) -> str:
+    """Why the policy took a step or gives alarm; what people wrote stays as it is."""
+    return _STEPS.words(say, text)
