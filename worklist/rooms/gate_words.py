@@ -41,6 +41,9 @@ RULES = (
 # What gates measured and want.
 _FIGURES: Final = Recorded(
     N_("unaltered"),
+    N_("kept out"),
+    N_("it may have learned from them"),
+    N_("a cohort split by patient, with the key of the training"),
     N_("there"),
     N_("none: too few abnormal calibration patients"),
     N_("not evaluated"),
@@ -56,6 +59,8 @@ _FIGURES: Final = Recorded(
     N_("thumbnail"),
     N_("lungs blacked out"),
     N_("of bundle {digest}"),
+    N_("{n} of {all} critical films"),
+    N_("{loss} in {n} groups"),
     N_("{n} films, demonstration data"),
     N_("{n} films"),
     N_("at least {value}"),

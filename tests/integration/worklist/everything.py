@@ -43,6 +43,7 @@ NOT_CHOSEN = {
     "instances.sop_instance_uid": _UID,
     "instances.series_instance_uid": _UID,
     "instances.transfer_syntax_uid": _UID,
+    "known_browsers.token_hash": _DIGEST,
     "logins.token_hash": _DIGEST,
     "model_signatures.gates_digest": _DIGEST,
     "models.digest": _DIGEST,

@@ -70,7 +70,9 @@ OTHERS = {
         ),
         "pictures",
     ),
-    **dict.fromkeys(("/", "/worklist/studies/{study_id}/viewer"), "leads elsewhere"),
+    **dict.fromkeys(
+        ("/", "/worklist/studies/{study_id}/viewer", "/login/oidc", "/login/oidc/callback"), "leads elsewhere"
+    ),
     **dict.fromkeys(("/login", "/first", "/settings", "/admin/audit/verify"), "shows no text of others"),
     "/admin/callers/trust": "shows titles and addresses that were checked",
     "/admin/models/{number}/report": "in a sandbox, see the tests of models",
