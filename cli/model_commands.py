@@ -106,6 +106,22 @@ def roll_back_model(
     roll_back(config, digest, user=user, reason=reason, list_studies=list_studies, as_json=as_json)
 
 
+@models.command("reconclude")
+def conclude_again(
+    digest: DigestArgument,
+    reported: Annotated[
+        bool, typer.Option("--reported", help="Also studies that have a radiologist's report already.")
+    ] = False,
+    user: ByOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the active model answer the studies whose answer is still this bundle's."""
+    from cli.promote import reconclude
+
+    reconclude(config, digest, user=user, reported=reported, as_json=as_json)
+
+
 @models.command("lineage")
 def trace_lineage(
     identifier: Annotated[str, typer.Argument(help="UID of a result or study, or digest of a bundle.")],

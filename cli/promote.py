@@ -185,6 +185,21 @@ def roll_back(
             f"studies with an answer of the bundle that went: {len(studies)}"
             + ("" if list_studies else "; --list names them")
         )
+        if studies:
+            say(f"to have them answered again: clearfilm model reconclude {switch.gone.digest[:12]}")
     if list_studies:
         for uid in studies:
             say(uid)
+
+
+def reconclude(config_path: Path, digest: str, *, user: str | None, reported: bool, as_json: bool) -> None:
+    """Have studies answered again whose answer is a retired bundle's. Raises PromotionError, BundleError."""
+    with opened(config_path) as (_, database), database.begin() as session:
+        row = registry.find(session, digest)
+        number = promotion.conclude_again(
+            session, row, reported=reported, actor=user or getpass.getuser(), now=database.now(session)
+        )
+    if as_json:
+        print_json({"digest": row.digest, "studies": number})
+    else:
+        say(f"{number} studies are read and concluded again; see clearfilm status")

@@ -15,9 +15,9 @@ from clearfilm.evaluation import Summary
 from clearfilm.model_settings import Promotion
 from clearfilm.promotion import Evidence, Gate, ShadowStatistics, as_json, fingerprint, gates
 from clearfilm.triage import Decision
-from db import audit, registry
+from db import audit, queue, registry
 from db.governance import Signature, SignatureKind
-from db.models import Analysis, Instance, ModelBundle, ModelState, Report, ReportStatus, Study
+from db.models import Analysis, Instance, ModelBundle, ModelState, Reading, Report, ReportStatus, Study
 
 NEEDED_SIGNATURES = 2
 _FINDING, _NO_FINDING = "finding", "no_finding"
@@ -248,6 +248,46 @@ def way_back(session: Session, digest: str | None) -> ModelBundle:
     if not registry.activations(session, chosen):
         raise PromotionError(f"bundle {chosen.digest[:12]} was never active: promote it")
     return chosen
+
+
+def conclude_again(session: Session, bundle: ModelBundle, *, reported: bool, actor: str, now: datetime) -> int:
+    """Have the active bundle answer the studies whose present answer is another one's.
+
+    Parameters
+    ----------
+    session : sqlalchemy.orm.Session
+        The caller commits.
+    bundle : ModelBundle
+        The one whose answers shall not stand.
+    reported : bool
+        Studies with a radiologist's report too, which nobody waits for.
+    actor : str
+    now : datetime
+        Aware UTC.
+
+    Returns
+    -------
+    int
+        Studies. Each gets a new revision, whose report names the earlier one.
+
+    Raises
+    ------
+    PromotionError
+        If the bundle is the active one.
+    """
+    if bundle.state is ModelState.ACTIVE:
+        raise PromotionError(f"bundle {bundle.digest[:12]} is the active one: it would answer the same again")
+    wanted = select(Study).where(Study.study_instance_uid.in_(registry.studies_decided_by(session, bundle)))
+    if not reported:
+        wanted = wanted.where(Study.reading.is_distinct_from(Reading.REPORTED))
+    studies = session.scalars(wanted.order_by(Study.id)).all()
+    for study in studies:
+        queue.request_conclusion(session, study.id, run_after=now, priority=study.priority, now=now)
+    audit.record(
+        session, "studies to be concluded again", actor=actor, now=now, digest=bundle.digest, studies=len(studies),
+        reported=reported,
+    )  # fmt: skip
+    return len(studies)
 
 
 def shadow_statistics(session: Session, bundle: ModelBundle, *, now: datetime) -> ShadowStatistics | None:

@@ -88,4 +88,12 @@ def test_running_worker_follows_promotion_and_rollback(node: Node, tmp_path: Pat
     assert answered(node, tmp_path, 2, StudyInstanceUID=study) == (study, second)
     told(node, "model", "rollback", "--user", "Anna", "--reason", "misses")
     assert answered(node, tmp_path)[1] == first
+    decided = told(node, "model", "reconclude", second[:12])["studies"]
+    assert decided == 2
+
+    def is_first_again() -> bool:
+        return bool(told(node, "model", "lineage", study)["model"]["digest"] == first)
+
+    await_condition(is_first_again, 90, "the rolled-back bundle's study is answered again")
+    assert node.study(study)["revision"] == 3  # type: ignore[index]
     assert node.children("worker")[0].pid == worker

@@ -20,8 +20,11 @@ from db.models import (
     Audit,
     Instance,
     InstanceState,
+    Job,
+    JobKind,
     ModelBundle,
     ModelState,
+    Reading,
     Report,
     ReportSource,
     ReportStatus,
@@ -313,6 +316,15 @@ def test_studies_that_a_bundle_decided_are_named_by_their_present_conclusion(off
         assert registry.studies_decided_by(session, second) == ["1.2", "1.3"]
         assert registry.count_decided_by(session, second) == 2
         assert registry.studies_decided_by(session, first) == ["1.1"]
+        with pytest.raises(PromotionError, match="the active one"):
+            promotion.conclude_again(session, first, reported=True, actor="Anna", now=office.now())
+        study = session.query(Study).where(Study.study_instance_uid == "1.2").one()
+        study.reading = Reading.REPORTED
+        for reported, expected in ((False, ["1.3"]), (True, ["1.2", "1.3"])):
+            number = promotion.conclude_again(session, second, reported=reported, actor="Anna", now=office.now())
+            waiting = session.query(Job).where(Job.kind == JobKind.CONCLUDE).all()
+            uids = sorted(session.get_one(Study, job.study_id).study_instance_uid for job in waiting)
+            assert (number, uids) == (len(expected), expected)
 
 
 def test_silent_reading_is_counted_by_study_and_report(office: Office) -> None:
