@@ -200,9 +200,9 @@ def _interval(estimate: audit.Estimate | None) -> str:
 
 def _rows(source: Path, columns: ReportColumns) -> tuple[Iterable[Row], int | None]:
     if source.is_dir():
-        total = sum(path.is_file() for path in source.rglob("*.dcm"))
+        total = len(dicom_sr.files_of(source))
         if not total:
-            raise ClearfilmError(f"{source}: holds no *.dcm")
+            raise ClearfilmError(f"{source}: holds no DICOM file")
         return dicom_sr.read_folder(source), total
     if not source.is_file():
         raise ClearfilmError(f"{source}: there is no such file")

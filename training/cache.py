@@ -107,7 +107,8 @@ def _films(
         decoded = prepared([cohort.path(film) for film in films], edge, decoder)
         for film, picture in zip(films, watched(decoded, "decoding films", len(films), watcher), strict=True):
             if isinstance(picture, NotAnalysable):
-                faults.append(f"{film.file}: {picture.reason}")
+                is_there = cohort.path(film).is_file()
+                faults.append(f"{film.file}: {picture.reason if is_there else 'missing'}")
                 continue
             if film_digest(cohort.path(film), cohort.manifest.source) != film.sha256:
                 faults.append(f"{film.file}: altered")
@@ -117,7 +118,7 @@ def _films(
             some = "; ".join(faults[:_NAMED]) + ("; …" if len(faults) > _NAMED else "")
             raise TrainingError(
                 f"{len(faults)} of {len(films)} films are not what they were when the cohort was built ({some}): "
-                "build the cohort again"
+                f"build the cohort again, or name their folder with --films if {cohort.root} has moved"
             )
 
     return stored(path, (len(films), edge, edge), np.dtype(np.uint8), pictures())

@@ -40,11 +40,24 @@ _MAXIMUM_ITEMS = 20_000
 _MAXIMUM_FILE = 16 << 20
 
 
+def files_of(folder: Path) -> list[Path]:
+    """Every DICOM file below a folder, in the order of names: by its suffix, or by its beginning (PS3.10 7.1)."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and _is_dicom(path))
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() == ".dcm":
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def read_folder(folder: Path) -> Iterator[Row]:
-    """Every ``*.dcm`` below a folder, in the order of its names."""
-    for path in sorted(folder.rglob("*.dcm")):
-        if path.is_file():
-            yield read_file(path)
+    """The reports of `files_of` a folder."""
+    return map(read_file, files_of(folder))
 
 
 def read_file(path: Path) -> Row:
@@ -115,7 +128,7 @@ def _report(ds: Dataset) -> ReceivedReport:
 
 
 def _status(ds: Dataset) -> ReportStatus:
-    """PS3.3 C.17.2: Completion Flag, Preliminary Flag and Verification Flag."""
+    """PS3.3 C.17.2: Completion Flag and Preliminary Flag; many systems leave final reports unverified."""
     final = ds.get("CompletionFlag", "COMPLETE") == "COMPLETE" and ds.get("PreliminaryFlag", "FINAL") == "FINAL"
     return ReportStatus.FINAL if final else ReportStatus.PRELIMINARY
 

@@ -77,6 +77,13 @@ def test_altered_films_are_named_with_counts(tmp_path: Path) -> None:
         decode(cohort, 64, tmp_path / "cache", NoDecoder(), Silent())
 
 
+def test_films_that_were_moved_are_missing_and_may_be_named(tmp_path: Path) -> None:
+    cohort = small_cohort(tmp_path)
+    cohort.root.rename(tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match=r"missing.*--films"):
+        decode(cohort, 64, tmp_path / "cache", NoDecoder(), Silent())
+
+
 def test_digest_of_an_archives_film_is_that_of_the_data_set_as_received(tmp_path: Path) -> None:
     origin = Origin("demo", "MODALITY", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3", "1.2.840.10008.1.2.1")
     path = tmp_path / "film.dcm"

@@ -103,6 +103,15 @@ def test_a_folder_gives_a_row_for_each_file(tmp_path: Path) -> None:
     assert (bad.place, bad.refusal) == ("b.dcm", "not a DICOM file")
 
 
+def test_files_of_an_export_are_found_whatever_their_names(tmp_path: Path) -> None:
+    (tmp_path / "ST0").mkdir()
+    write(tmp_path / "ST0" / "IM000001", text("Clear.", code("121071", "DCM", "Finding")))
+    write(tmp_path / "1.2.840.99", text("Mass.", code("121071", "DCM", "Finding")))
+    (tmp_path / "README").write_text("no DICOM file")
+    found = [row.report.findings for row in dicom_sr.read_folder(tmp_path) if row.report]
+    assert found == ["Mass.", "Clear."]
+
+
 def test_foreign_reports_are_read_or_refused_with_a_reason(shared: Path) -> None:
     folder = shared / "data" / "dicom-zoo" / "files"
     rows = [dicom_sr.read_file(path) for path in sorted(folder.iterdir()) if path.is_file()]
