@@ -55,8 +55,8 @@ Events
     A page that lives has `{% block live %}{% include 'parts/live.html' %}{% endblock %}`. Events bubble from there:
     `studies` (`event.detail.data` is a JSON list of row numbers of `studies`), `refresh` (load all rows anew), `node`
     (anything else changed, at most every two seconds). For parts: `hx-get="/admin/queues" hx-trigger="node from:body"`.
-    What changes a study must leave a finished job, a received film or an audit record with its `study_id`: that is
-    what the watcher looks at (`worklist/events.py`).
+    What changes a study must leave a finished job, a received film or report, or an audit record with its `study_id`:
+    that is what the watcher looks at (`worklist/events.py`).
 Tests
     `tests/integration/worklist/conftest.py`: `site` (a running server on a free port with a database), `as_reader`,
     `as_radiologist`, `as_admin`, `as_auditor` (logged-in clients), `browser_page` (Chromium).

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from db.models import Audit, Instance, Job
+from db.models import Audit, Instance, Job, Report
 from db.session import Database
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,8 @@ class Hub:
 class Watcher:
     """Finds out which studies changed since it was asked last.
 
-    Everything that changes what is seen of a study leaves a film received, a job finished, or an audit record.
+    Everything that changes what is seen of a study leaves a film or a report received, a job finished, or an audit
+    record.
     """
 
     def __init__(self, database: Database) -> None:
@@ -179,7 +180,16 @@ class Watcher:
         return changed
 
     def _changes(self, session: Session, since: datetime) -> set[int]:
+        # Reports by their row: they have no index on the time, and the latest rows are the latest ones.
+        latest = (
+            select(Report.id, Report.study_id, Report.received_at)
+            .where(Report.study_id.is_not(None))
+            .order_by(Report.id.desc())
+            .limit(MOST_STUDIES + 1)
+            .subquery()
+        )
         queries = {
+            "report": select(latest).where(latest.c.received_at >= since),
             "film": select(Instance.id, Instance.study_id, Instance.received_at).where(Instance.received_at >= since),
             "job": select(Job.id, Job.study_id, Job.finished_at).where(Job.finished_at >= since),
             "audit": select(Audit.id, Audit.study_id, Audit.at).where(Audit.at >= since, Audit.study_id.is_not(None)),

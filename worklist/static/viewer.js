@@ -368,21 +368,36 @@
 
     listen() {
       const { canvas } = this;
-      let held = null;
+      // One pointer sets the window, or pans; two fingers pan and zoom, and the last one to leave does nothing more.
+      const held = new Map();
+      let pans = false, pinched = false;
+      const span = () => {
+        const [one, two] = held.values();
+        const apart = Math.max(1, Math.hypot(two.x - one.x, two.y - one.y));
+        return { x: (one.x + two.x) / 2, y: (one.y + two.y) / 2, apart };
+      };
       canvas.addEventListener("pointerdown", (event) => {
-        if (!this.film || held) return;
+        if (!this.film || held.size === 2) return;
         canvas.setPointerCapture(event.pointerId);
-        held = { id: event.pointerId, x: event.clientX, y: event.clientY, pans: event.button !== 0 || event.shiftKey };
+        held.set(event.pointerId, { x: event.clientX, y: event.clientY });
+        pans = event.button !== 0 || event.shiftKey;
+        pinched = held.size === 2;
         canvas.focus({ preventScroll: true });
       });
       canvas.addEventListener("pointermove", (event) => {
-        if (!held || held.id !== event.pointerId || !this.film) return;
-        const dx = event.clientX - held.x, dy = event.clientY - held.y;
-        Object.assign(held, { x: event.clientX, y: event.clientY });
-        if (held.pans) this.pan(dx, dy); else this.dragWindow(dx / 300, dy / 500);
+        const point = held.get(event.pointerId);
+        if (!point || !this.film) return;
+        const before = held.size === 2 ? span() : { ...point };
+        Object.assign(point, { x: event.clientX, y: event.clientY });
+        if (held.size === 2) {
+          const after = span(), box = canvas.getBoundingClientRect();
+          this.pan(after.x - before.x, after.y - before.y);
+          this.zoom(after.apart / before.apart, [after.x - box.left, after.y - box.top]);
+        } else if (pans) this.pan(point.x - before.x, point.y - before.y);
+        else if (!pinched) this.dragWindow((point.x - before.x) / 300, (point.y - before.y) / 500);
       });
       for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
-        canvas.addEventListener(name, () => { held = null; });
+        canvas.addEventListener(name, (event) => held.delete(event.pointerId));
       }
       canvas.addEventListener("contextmenu", (event) => event.preventDefault());
       canvas.addEventListener("dblclick", () => this.film && this.fit());

@@ -458,3 +458,40 @@ def test_keys_lead_to_the_neighbours_in_the_list_and_back(browser_page: Page, ar
     page.locator("canvas#film[data-state=ready]").wait_for()
     page.keyboard.press("Escape")
     page.wait_for_url("**/worklist?sex=M")
+
+
+def test_two_fingers_zoom_and_pan_and_one_sets_the_window(
+    site: Site, chromium: Browser, finding: tuple[int, int]
+) -> None:
+    context = chromium.new_context(base_url=site.url, viewport={"width": 1280, "height": 800}, has_touch=True)
+    page = context.new_page()
+    enter(page, Role.READER)
+    page.goto(f"/studies/{finding[0]}")
+    canvas = page.locator("canvas#film[data-state=ready]")
+    box = canvas.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    fingers = context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        places = [{"x": x + dx, "y": y + dy, "id": number} for number, (dx, dy) in enumerate(points)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+    shown = page.locator("#zoom"), page.locator("#window")
+    zoom, window = (place.inner_text() for place in shown)
+    touch("touchStart", (-50, 0))
+    touch("touchStart", (-50, 0), (50, 0))
+    touch("touchMove", (-100, 0), (100, 0))
+    expect(shown[0]).not_to_have_text(zoom)
+    before, after = (int(said.removesuffix(" %")) for said in (zoom, shown[0].inner_text()))
+    assert after == pytest.approx(2 * before, abs=1)
+    # The finger that stays does not change the window.
+    touch("touchEnd", (-100, 0))
+    touch("touchMove", (0, 60))
+    touch("touchEnd")
+    expect(shown[1]).to_have_text(window)
+    touch("touchStart", (0, 0))
+    touch("touchMove", (80, 0))
+    touch("touchEnd")
+    expect(shown[1]).not_to_have_text(window)
+    context.close()
