@@ -10,6 +10,9 @@ SCHEDULE: Final = "schedule"
 
 
 def unfinished(root: Path) -> Path | None:
-    """The newest retraining below `root` that has not come to its end, if that is the newest of all."""
-    folders = sorted(path for path in root.glob("*") if path.is_dir())
-    return folders[-1] if folders and not (folders[-1] / OUTCOME).is_file() else None
+    """The newest retraining below `root` that has not come to its end: there is one at most.
+
+    It need not bear the latest name: clocks step back.
+    """
+    open_ones = [path for path in root.glob("*") if path.is_dir() and not (path / OUTCOME).is_file()]
+    return max(open_ones, default=None)

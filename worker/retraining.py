@@ -61,7 +61,10 @@ class Retraining:
             logger.warning("training died", extra={"folder": folder})
 
     def start_retraining(self) -> None:
-        """One retraining, if there are enough new films with a report."""
+        """One retraining, if there are enough new films with a report; before it one that was interrupted."""
+        if unfinished(self._root) is not None:
+            self._run(["--resume"])
+            return
         with self._database.read() as session:
             found = new_films(session)
         if found < self._settings.minimum_new_films:

@@ -137,6 +137,17 @@ def test_interrupted_retraining_is_not_forgotten(site: Site) -> None:
     assert "cohort ended with code 1" in (site.root / LOG).read_text()
 
 
+def test_interrupted_retraining_is_gone_on_with_when_the_clock_comes_whatever_came_before(site: Site) -> None:
+    done, interrupted = site.root / "2026-05-01-020000", site.root / "2026-03-01-020000"  # the clock stepped back
+    for folder in (done, interrupted):
+        folder.mkdir(parents=True)
+    (done / OUTCOME).write_text("{}")
+    site.retraining().start_retraining()
+    assert json.loads((interrupted / OUTCOME).read_text())["outcome"] == "failed"
+    assert site.events() == [("retraining resumed", "schedule"), ("retraining ended", "schedule")]
+    assert unfinished(site.root) is None
+
+
 def test_only_one_at_a_time(site: Site) -> None:
     with site.database.only_one("retraining"):
         outcome = site.call("retrain")
