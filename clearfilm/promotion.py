@@ -275,14 +275,14 @@ def _differences(found: Comparison | None, limits: Promotion) -> Iterator[Gate]:
         "critical-misses",
         _MISSES,
         found is not None and found.critical > 0 and not found.new_critical_misses,
-        f"{len(found.new_critical_misses)} of {found.critical} critical films" if found else NOT_COMPARED,
+        _counted(f"{len(found.new_critical_misses)} of {found.critical}", found.critical) if found else NOT_COMPARED,
         "0; look at each one before you waive this",
     )
     yield Gate(
         "groups",
         _GROUPS,
         found is not None and found.groups > 0 and found.largest_group_loss <= limits.group_margin,
-        f"{found.largest_group_loss:.3f} in {found.groups} groups" if found else NOT_COMPARED,
+        _counted(f"{found.largest_group_loss:.3f}", found.groups) if found else NOT_COMPARED,
         f"at most {limits.group_margin:g}",
     )
 
@@ -356,6 +356,10 @@ def forecast_below(found: ShadowStatistics, own: Summary) -> float | None:
         return None
     abnormal = found.abnormal / found.reported
     return abnormal * (1 - point.sensitivity) + (1 - abnormal) * point.specificity
+
+
+def _counted(figure: str, number: int) -> str:
+    return figure if number else f"{NOT_MEASURED}: the test has none, or too few of them"
 
 
 def _wider(one: tuple[float, float], other: tuple[float, float] | None) -> tuple[float, float]:

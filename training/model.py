@@ -40,6 +40,8 @@ class Start:
     mean: float
     std: float
     origin: str
+    split_key: str | None = None
+    """Of a bundle: name of the key that split its patients, if it is known."""
 
     def digest(self) -> str:
         """SHA-256 of weights and scaling."""
@@ -78,7 +80,8 @@ def starting_weights(init: str, *, seed: int, mean: float, std: float) -> Start:
     if path.is_dir():
         bundle = load_bundle(path)
         described = bundle.description
-        return Start(bundle.weights(), described.input_mean, described.input_std, f"bundle {bundle.digest[:12]}")
+        origin, split_key = f"bundle {bundle.digest[:12]}", described.training_data.split_key
+        return Start(bundle.weights(), described.input_mean, described.input_std, origin, split_key)
     if path.is_file():
         return Start(_from_torchvision(_read(path)), _IMAGENET_MEAN, _IMAGENET_STD, f"weights file {path.name}")
     raise TrainingError(f"training.init: there is neither a weights file nor a bundle at {init}")

@@ -157,6 +157,11 @@ class _Run:
             lambda watcher: decode(self.cohort, self.settings.edge, self.cache, self.decoder, watcher)
         )
         start = self._start(store)
+        if start.split_key not in (None, self.cohort.manifest.split_key):
+            self.watcher.say(
+                f"warning: the patients of {start.origin} were split with another key: it may have learned from test "
+                "patients of this cohort, and figures will flatter"
+            )
         frozen = Frozen(start, self.settings, self.team.device, self.precision)
         source = self._first_on_each_machine(
             lambda watcher: make_source(

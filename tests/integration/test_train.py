@@ -31,6 +31,7 @@ from tests.cohort_factories import NoDecoder, small_cohort
 from tests.integration.commands import clearfilm
 from training.cohort import Cohort, load
 from training.model import starting_weights
+from training.progress import Silent
 from training.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -267,6 +268,22 @@ def test_films_are_augmented_anew_without_cached_maps(config: Config, cohort: Co
     bundle = train(cohort, tmp_path / "run", changed, NoDecoder())
     assert bundle is not None
     assert np.isfinite(load_bundle(bundle).description.calibration.slope)
+
+
+def test_start_from_a_bundle_of_another_split_is_told(
+    finished: Path, config: Config, cohort: Cohort, tmp_path: Path
+) -> None:
+    class Listening(Silent):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    said: list[str] = []
+    changed = override(config, [f"training.init={finished}", "training.epochs=1"])
+    for name, key in (("same", cohort.manifest.split_key), ("other", "another key")):
+        said.clear()
+        manifest = cohort.manifest.model_copy(update={"split_key": key})
+        assert train(replace(cohort, manifest=manifest), tmp_path / name, changed, NoDecoder(), watcher=Listening())
+        assert any("split with another key" in line for line in said) == (name == "other")
 
 
 def test_retraining_goes_on_after_its_training_and_ends_with_a_candidate(finished: Path, folder: Path) -> None:
