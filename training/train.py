@@ -5,8 +5,6 @@ films → cache → batches → loss → step → average → early stop → che
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
 import os
 import time
@@ -19,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,7 +26,6 @@ from torchvision.models import ResNet
 from clearfilm.config import Config, Training
 from clearfilm.dicom.uids import IMPLEMENTATION_VERSION_NAME
 from clearfilm.errors import StorageError, TrainingError
-from clearfilm.files import write_durably
 from clearfilm.vision.bundle import load_bundle
 from clearfilm.vision.network import build, choose_dtype
 from training.cache import Store, decode
@@ -43,10 +39,9 @@ from training.probe import fit_probe
 from training.processes import Team, joined
 from training.progress import Silent, Watcher
 from training.ranking import criterion
+from training.run_folder import run_folder
 
 CHECKPOINTS: Final = "checkpoints"
-RUN: Final = "run.json"
-LOCK: Final = "lock"
 CACHE: Final = "training-cache"
 _EVALUATION_BATCH = 32
 # The moving average would otherwise remember the untrained weights for long: it begins as a short one.
@@ -98,7 +93,7 @@ def train(
     with joined(config.worker.device) as team:
         watcher = watcher if watcher is not None and team.is_first else Silent()
         _configure(config, team)
-        with _run_folder(cohort, out, config.training, team, resume=resume):
+        with run_folder(cohort, out, config.training, team, resume=resume):
             bundle = out / BUNDLE
             if bundle.is_dir():
                 watcher.say(f"the run is finished: bundle {load_bundle(bundle).digest[:12]}")
@@ -491,52 +486,6 @@ def _configure(config: Config, team: Team) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # For finding faults only, and slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _run_folder(cohort: Cohort, out: Path, settings: Training, team: Team, *, resume: bool) -> Iterator[None]:
-    """The run's folder, locked; new, or that of the same run."""
-    if not team.is_first:
-        team.wait()
-        yield
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TrainingError(f"another process works on the run {out}") from None
-        wanted = {"cohort": cohort.digest, "settings": settings.model_dump(mode="json")}
-        if (out / RUN).is_file():
-            _compare(out, wanted, resume=resume)
-        else:
-            content = {
-                **wanted,
-                "cohort_folder": str(cohort.folder.resolve()),
-                "started": datetime.now(UTC).isoformat(),
-            }
-            content["versions"] = {
-                "clearfilm": IMPLEMENTATION_VERSION_NAME,
-                "torch": torch.__version__,
-                "torchvision": torchvision.__version__,
-            }
-            write_durably(out / RUN, [json.dumps(content, indent=2).encode() + b"\n"])
-        team.wait()
-        yield
-
-
-def _compare(out: Path, wanted: Mapping[str, Any], *, resume: bool) -> None:
-    if not resume:
-        raise TrainingError(f"there is a run in {out} already: go on with --resume, or choose another folder")
-    try:
-        found = json.loads((out / RUN).read_bytes())
-        changed = ["the cohort"] if found["cohort"] != wanted["cohort"] else []
-        settings = found["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{out / RUN} is damaged: choose another folder for a new run") from error
-    changed += [f"training.{key}" for key, value in wanted["settings"].items() if settings.get(key) != value]
-    if changed:
-        raise TrainingError(f"the run in {out} was started with another {', '.join(changed)}: resume it with the same")
 
 
 @contextmanager

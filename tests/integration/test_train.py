@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from clearfilm import config as configuration
 from clearfilm.config import Config
-from clearfilm.errors import ConfigurationError, TrainingError
+from clearfilm.errors import ConfigurationError, StorageError, TrainingError
 from clearfilm.vision.bundle import WEIGHTS, as_file, load_bundle
 from cli.train import override
 from db import schema
@@ -188,6 +188,12 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(
 def test_killed_run_is_not_started_over_without_being_asked(finished: Path, config: Config, cohort: Cohort) -> None:
     with pytest.raises(TrainingError, match="--resume"):
         train(cohort, finished.parent, config, NoDecoder())
+
+
+def test_place_that_is_no_folder_is_named(config: Config, cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(StorageError, match="cannot write below"):
+        train(cohort, tmp_path / "run", config, NoDecoder())
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path, config: Config, cohort: Cohort) -> None:
