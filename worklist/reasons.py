@@ -67,6 +67,7 @@ _REASONS: Final = Recorded(
     N_("unexpected {error}"),
     N_("the process ended without a result {count} times"),
     N_("the process ended without a word; go on with --resume"),
+    N_("out of memory"),
     N_("cancelled by {name}"),
     N_("superseded"),
     N_("the correction was taken back"),

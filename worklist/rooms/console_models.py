@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from clearfilm.errors import BundleError
 from clearfilm.operating import CalibrationScores, Choice, choices
 from db import lineage, model_weeks, promotion, registry, training_runs
-from db.governance import Signature
+from db.governance import RunOutcome, Signature
 from db.models import ModelBundle, ModelState
 from worklist.access import ADMINS, allow
 from worklist.answers import Problem
@@ -35,6 +35,12 @@ STATES = {
     ModelState.SHADOW: N_("reads silently"),
     ModelState.CANDIDATE: N_("candidate"),
     ModelState.RETIRED: N_("retired"),
+}
+OUTCOMES = {
+    RunOutcome.RUNNING: N_("runs"),
+    RunOutcome.FINISHED: N_("finished"),
+    RunOutcome.FAILED: N_("failed"),
+    RunOutcome.DIED: N_("died"),
 }
 Digest = Annotated[str, Form(pattern="^[0-9a-f]{64}$")]
 Reason = Annotated[str, Form(max_length=500)]
@@ -60,8 +66,18 @@ def show(page: Page) -> Response:
         present = registry.active(session)
         shadows = registry.shadows(session)
         compared = [(row, model_weeks.weeks(session, row, since)) for row in [present, *shadows] if row is not None]
+        outcomes = {outcome.value: page.say(label) for outcome, label in OUTCOMES.items()}
         runs = [lineage.run_facts(run) for run in training_runs.known(session)[:20]]
-    return render(page, "admin/models.html", models=rows, compared=compared, runs=runs, states=_states(page), auc=_auc)
+    return render(
+        page,
+        "admin/models.html",
+        models=rows,
+        compared=compared,
+        runs=runs,
+        states=_states(page),
+        outcomes=outcomes,
+        auc=_auc,
+    )
 
 
 @room.get("/{number}", dependencies=[audited("model shown")])

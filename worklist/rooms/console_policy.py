@@ -13,7 +13,7 @@ from db import placements, policies
 from db.policy_tables import Device
 from worklist.access import ADMINS, allow
 from worklist.answers import Problem
-from worklist.page import Page, audited
+from worklist.page import Page, PageMaker, audited
 from worklist.rooms.console import render
 from worklist.rooms.gate_words import step_words
 from worklist.templates import N_
@@ -46,7 +46,7 @@ def show(page: Page) -> Response:
         standing = policies.in_force(session, policy).standing
         counts = placements.counts(session, standing.stage, now=now)
         found = policies.assessment(session, policy, now=now)
-        devices = [(device, _words(device)) for device in policies.devices(session)]
+        devices = [(device, _words(page, device)) for device in policies.devices(session)]
         history = list(reversed(policies.history(session)))[:50]
     return render(
         page,
@@ -103,5 +103,6 @@ def _require(reason: str) -> None:
         raise Problem(422, N_("Say why: a signature needs a reason."))
 
 
-def _words(device: Device) -> str:
-    return policies.DeviceIdentity(device.sender, device.manufacturer, device.model, device.serial).words
+def _words(page: PageMaker, device: Device) -> str:
+    name = " ".join(part for part in (device.manufacturer, device.model, device.serial) if part)
+    return page.say(N_("{device} at {sender}"), device=name or page.say(N_("unnamed device")), sender=device.sender)

@@ -41,9 +41,9 @@ KINDS = {
     JobKind.DELIVER: N_("Delivery"),
 }
 FAILED = {
-    "film": N_("films"),
-    "study": N_("studies"),
-    "delivery": N_("deliveries"),
+    "film": N_("film"),
+    "study": N_("study"),
+    "delivery": N_("delivery"),
 }
 PRIORITIES = {2: N_("STAT"), 1: N_("high"), 0: N_("routine")}
 DONE = {

@@ -77,6 +77,8 @@ _FIGURES: Final = Recorded(
 )
 # Reasons that the node itself gives for a step of the policy.
 _STEPS: Final = Recorded(
+    N_("configuration"),
+    N_("schedule"),
     N_("policy.stage at the first start"),
     N_("studies read without an answer"),
     N_("all studies"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 import httpx2
 import pytest
+from playwright.sync_api import Browser
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.routing import Match
@@ -29,11 +31,12 @@ from db.policy_tables import Device
 from db.session import Database
 from db.switches import Stage
 from tests import bundle_factories
-from tests.integration.worklist.conftest import Site, seed_users, serving
+from tests.integration.worklist.conftest import PASSWORD, Site, seed_users, serving
 from tests.integration.worklist.films import SAMPLES, Archive
 from tests.report_factories import report as evaluation
 from worklist import access
 from worklist.app import ROOMS
+from worklist.rooms.console import CONSOLE
 
 DESTINATION = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
 # Addresses that differ in the values of their parameters only: so many of them are tried.
@@ -286,3 +289,51 @@ def test_every_link_leads_somewhere(site: Site, role: Role) -> None:
     if role is Role.ADMIN:
         expected |= {"/admin/models/1/report", "/admin/callers/trust", "/admin/queues/part", "/admin/users"}
     assert expected <= paths
+
+
+# Words of the trade, of the configuration, and what the people of this site wrote, all lower case.
+ENGLISH = frozenset(
+    re.findall(
+        r"\S+",
+        """
+    clearfilm ae aes auc csv c-echo pacs dicom sr sc gb mb sqlite utc shift ctrl esc ct url webhook gpu https yaml
+    config root null alerts mail host policy routine orders guarded locations red flags no finding active stage
+    admin auditor radiologist reader somebody pacs room trusted maker test model data tests archive is moved
+    it went well keyerror seen demo nih chestx made into sample
+    """,
+    )
+)
+# Words in texts of the page: not in code, keys, times, or what is marked as another language or as somebody's text.
+WORDS = """() => {
+  const places = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const other = ".code, code, kbd, script, style, time, pre, textarea, bdi, [lang=en], [name=zone]";
+  const found = new Set();
+  for (let place = places.nextNode(); place; place = places.nextNode()) {
+    if (place.parentElement.closest(other)) continue;
+    for (const word of place.data.match(/(?<![\\w-])[A-Za-z][A-Za-z'-]+(?!\\w)/g) || []) found.add(word);
+  }
+  return [...found];
+}"""
+TABS = ("running", "sending", "failed", "done")
+
+
+def test_chinese_pages_hold_no_english(site: Site, chromium: Browser) -> None:
+    context = chromium.new_context(base_url=site.url, viewport={"width": 1280, "height": 800})
+    context.add_cookies([{"name": "language", "value": "zh", "url": site.url}])
+    page = context.new_page()
+    page.goto("/login")
+    english = {"/login": page.evaluate(WORDS)}
+    page.locator('input[name="name"]').fill(Role.ADMIN.value)
+    page.locator('input[type="password"]').fill(PASSWORD)
+    page.locator('form[action="/login"] button').click()
+    page.wait_for_url(lambda url: "/login" not in url)
+    paths = [path for path, *_ in CONSOLE]
+    paths += [f"/admin/queues?tab={tab}" for tab in TABS] + [f"/admin/models/{number}" for number in (1, 2, 3)]
+    paths += ["/admin/audit/verify", "/settings", "/wall", "/worklist?sort=received&order=desc", "/nowhere"]
+    paths += [f"/studies/{number}" for number in (1, 2, 3, 4, 5)]
+    for path in paths:
+        page.goto(path)
+        english[path] = page.evaluate(WORDS)
+    context.close()
+    found = {path: [word for word in words if word.lower() not in ENGLISH] for path, words in english.items()}
+    assert {path: words for path, words in found.items() if words} == {}
