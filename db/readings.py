@@ -39,12 +39,26 @@ def opened(session: Session, study_id: int, user_id: int, *, reads: bool, now: d
         )
 
 
-def judged(session: Session, study_id: int, *, agrees: bool, now: datetime) -> None:
-    """Note a radiologist's verdict: the study waits no more. A report counts more than a verdict."""
+def judged(session: Session, study_id: int, *, agrees: bool | None, now: datetime) -> None:
+    """Note a radiologist's verdict: the study waits no more. A report counts more than a verdict.
+
+    Parameters
+    ----------
+    session : sqlalchemy.orm.Session
+    study_id : int
+    agrees : bool or None
+        None: with an answer that has not come or is withheld; only that the study was read is noted then.
+    now : datetime
+        Aware.
+    """
+    if agrees is None:
+        reading = Reading.OPENED
+    else:
+        reading = Reading.AGREED if agrees else Reading.DISAGREED
     session.execute(
         update(Study)
         .where(Study.id == study_id, Study.reading.is_distinct_from(Reading.REPORTED))
-        .values(reading=Reading.AGREED if agrees else Reading.DISAGREED, read_at=now)
+        .values(reading=reading, read_at=now)
     )
 
 
@@ -52,7 +66,7 @@ def unjudged(session: Session, study_id: int) -> None:
     """Note that a verdict was taken back."""
     session.execute(
         update(Study)
-        .where(Study.id == study_id, Study.reading.in_([Reading.AGREED, Reading.DISAGREED]))
+        .where(Study.id == study_id, Study.reading.is_distinct_from(Reading.REPORTED))
         .values(reading=Reading.OPENED, read_at=None)
     )
 

@@ -2,6 +2,11 @@
 
 A verdict is about the answer of one revision. Rows are kept: the last one of a user that was not withdrawn
 counts. Functions take a session and never commit.
+
+What a reader sees can be said before there is an answer: a study whose answer is withheld must look like one whose
+answer has not come, so both are asked about in the same way. Such a verdict is about the next revision; it is kept
+as agreement with "significant finding", and `settle` compares it with the answer when that comes. A film that comes
+in between makes it void: its reader has not seen that film.
 """
 
 from __future__ import annotations
@@ -17,7 +22,19 @@ from clearfilm.errors import StaleAnswer
 from clearfilm.triage import Decision
 from db import placements, queue, readings
 from db.accounts import User
-from db.models import Analysis, Base, Id, Instance, Job, JobKind, JobState, Study, StudyState, states
+from db.models import (
+    Analysis,
+    Base,
+    Id,
+    Instance,
+    Job,
+    JobKind,
+    JobState,
+    Study,
+    StudyPlacement,
+    StudyState,
+    states,
+)
 from db.policy_tables import PolicyStep
 
 CORRECTION_DELAY: Final = timedelta(seconds=10)
@@ -32,7 +49,7 @@ class Verdict(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
-    revision: Mapped[int] = mapped_column(comment="of the study's conclusion")
+    revision: Mapped[int] = mapped_column(comment="of the study's conclusion")  # 0: void, see `settle`
     answer: Mapped[Decision] = mapped_column(states(Decision), comment="of that revision")
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     agrees: Mapped[bool]
@@ -149,21 +166,148 @@ def give(
     before = correction(session, study)
     session.add(verdict)
     session.flush()
-    readings.judged(session, study.id, agrees=agrees, now=now)
+    readings.judged(session, study.id, agrees=agrees if _is_told(session, study) else None, now=now)
     if not agrees:
         placements.disagree(session, study.id, now=now)
     if correction(session, study) != before:
-        _settle(session, study, now=now)
+        _have_corrected(session, study, now=now)
     return verdict
 
 
-def _was_told(session: Session, study: Study, user_id: int) -> bool:
-    """Whether an earlier verdict about this answer has shown it to its reader; in off and shadow nothing does."""
-    stage = session.scalars(select(PolicyStep.stage).order_by(PolicyStep.id.desc()).limit(1)).first()
-    earlier = select(Verdict.id).where(
-        Verdict.study_id == study.id, Verdict.revision == study.revision, Verdict.user_id == user_id
+def see(session: Session, study: Study, *, user_id: int, finding: bool, token: str, now: datetime) -> Verdict:
+    """Keep what a reader sees who is shown no answer, be it that none has come or that it is withheld.
+
+    Parameters
+    ----------
+    session : sqlalchemy.orm.Session
+        The caller commits, has locked the study's row, and has made sure that the reader saw all of its films.
+    study : Study
+    user_id : int
+    finding : bool
+        The reader sees a significant finding.
+    token : str
+        As for `give`.
+    now : datetime
+        Aware UTC.
+
+    Returns
+    -------
+    Verdict
+        Blind, unless the reader had been shown an answer about this study before.
+
+    Raises
+    ------
+    StaleAnswer
+        If the token is another case's, or the study has failed or was not analysed.
+    """
+    if study.state is StudyState.CONCLUDED:
+        agrees = (study.decision is Decision.SIGNIFICANT_FINDING) is finding
+        of_answer = study.revision
+        return give(
+            session, study, revision=of_answer, user_id=user_id, agrees=agrees, token=token, now=now, blind=True
+        )
+    known = session.scalars(select(Verdict).where(Verdict.token == token)).one_or_none()
+    if known is not None:
+        if (known.study_id, known.user_id) != (study.id, user_id):
+            raise StaleAnswer("this form belongs to another case")
+        return known
+    if study.state is not StudyState.OPEN:
+        raise StaleAnswer("the answer has changed meanwhile; look at it again")
+    verdict = Verdict(
+        study_id=study.id,
+        revision=judged_revision(study),
+        answer=Decision.SIGNIFICANT_FINDING,
+        user_id=user_id,
+        agrees=finding,
+        blind=not _was_told(session, study, user_id),
+        corrects=False,
+        comment="",
+        token=token,
+        at=now,
     )
-    return (stage is None or stage.shows) and session.scalars(earlier.limit(1)).first() is not None
+    session.add(verdict)
+    session.flush()
+    readings.judged(session, study.id, agrees=None, now=now)
+    return verdict
+
+
+def settle(session: Session, study: Study, *, now: datetime) -> None:
+    """Compare what readers said before the answer of this revision came with that answer.
+
+    To be called when a study has been concluded and placed; the caller commits, and has locked the study's row.
+    """
+    early = list(
+        session.scalars(
+            select(Verdict)
+            .where(Verdict.study_id == study.id, Verdict.revision == study.revision)
+            .order_by(Verdict.id)
+            .with_for_update()
+        )
+    )
+    for verdict in early:
+        if verdict.at < study.last_received_at:
+            verdict.revision, verdict.withdrawn_at = 0, verdict.withdrawn_at or now
+        elif study.state is not StudyState.CONCLUDED:
+            verdict.revision += 1  # a film came during the conclusion, and the reader has seen it
+        else:
+            finding = verdict.finding
+            assert study.decision is not None
+            verdict.answer = study.decision
+            verdict.agrees = (study.decision is Decision.SIGNIFICANT_FINDING) is finding
+    session.flush()
+    said = present(session, study)
+    if study.state is not StudyState.CONCLUDED or study.decision is Decision.NOT_ANALYSED or not said:
+        return
+    if _is_told(session, study):
+        readings.judged(session, study.id, agrees=said[-1].agrees, now=said[-1].at)
+    if not all(given.agrees for given in said):
+        placements.disagree(session, study.id, now=now)
+
+
+def judged_revision(study: Study) -> int:
+    """The answer that verdicts are about now: the present one, or the next one while the study is open."""
+    return study.revision if study.state is StudyState.CONCLUDED else study.revision + 1
+
+
+def present(session: Session, study: Study) -> list[Given]:
+    """What counts about the answer that a study has, or is to get: the last verdict of each user, oldest first."""
+    said = standing(session, study.id, judged_revision(study))
+    if study.state is StudyState.CONCLUDED:
+        return said
+    return [given for given in said if given.at >= study.last_received_at]
+
+
+def _was_told(session: Session, study: Study, user_id: int) -> bool:
+    """Whether a reader has been shown an answer about this study; in off and shadow nothing does.
+
+    Each answer that was not withheld was shown, and a withheld one to whoever has given a verdict about it.
+    """
+    if not _shows(session):
+        return False
+    # What was taken back before the answer came has shown nothing.
+    stood: ColumnElement[bool] = Verdict.withdrawn_at.is_(None)
+    if study.concluded_at is not None:
+        stood = or_(stood, Verdict.withdrawn_at > study.concluded_at)
+    own = select(Verdict.id).where(
+        Verdict.study_id == study.id, Verdict.revision.between(1, study.revision), Verdict.user_id == user_id, stood
+    )
+    earlier = select(StudyPlacement.id).where(
+        StudyPlacement.study_id == study.id,
+        StudyPlacement.revision < judged_revision(study),
+        StudyPlacement.withheld.is_(False),
+    )
+    return any(session.scalars(query.limit(1)).first() is not None for query in (own, earlier))
+
+
+def _shows(session: Session) -> bool:
+    stage = session.scalars(select(PolicyStep.stage).order_by(PolicyStep.id.desc()).limit(1)).first()
+    return stage is None or stage.shows
+
+
+def _is_told(session: Session, study: Study) -> bool:
+    """Whether the list may tell that a verdict agrees: that would give a withheld answer away."""
+    withheld = session.scalar(select(Study.withheld).where(Study.id == study.id))
+    return study.state is StudyState.CONCLUDED and not withheld and _shows(session)
 
 
 def is_known(session: Session, token: str) -> bool:
@@ -172,31 +316,32 @@ def is_known(session: Session, token: str) -> bool:
 
 
 def withdraw(session: Session, study: Study, user_id: int, *, now: datetime) -> bool:
-    """Take back what a user last said of the present answer, and a correction that is not made yet.
+    """Take back what a user last said of the present answer or the one to come, and a correction not made yet.
 
     Returns
     -------
     bool
         Whether there was anything to take back.
     """
-    own = [given for given in standing(session, study.id, study.revision) if given.user_id == user_id]
+    own = [given for given in present(session, study) if given.user_id == user_id]
     session.execute(
         update(Verdict)
         .where(
             Verdict.study_id == study.id,
-            Verdict.revision == study.revision,
+            Verdict.revision == judged_revision(study),
             Verdict.user_id == user_id,
             Verdict.withdrawn_at.is_(None),
         )
         .values(withdrawn_at=now)
     )
-    others = standing(session, study.id, study.revision)
+    others = present(session, study)
     if others:
-        readings.judged(session, study.id, agrees=others[-1].agrees, now=others[-1].at)
+        agrees = others[-1].agrees if _is_told(session, study) else None
+        readings.judged(session, study.id, agrees=agrees, now=others[-1].at)
     elif own:
         readings.unjudged(session, study.id)
     if any(given.corrects for given in own):
-        _settle(session, study, now=now)
+        _have_corrected(session, study, now=now)
     return bool(own)
 
 
@@ -291,7 +436,7 @@ def _given(session: Session, where: ColumnElement[bool]) -> list[Given]:
     ]
 
 
-def _settle(session: Session, study: Study, *, now: datetime) -> None:
+def _have_corrected(session: Session, study: Study, *, now: datetime) -> None:
     """Have a correction made after a while; one that was taken back is not made."""
     if is_pending(session, study):
         queue.request_conclusion(session, study.id, run_after=now + CORRECTION_DELAY, priority=study.priority, now=now)

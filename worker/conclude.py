@@ -277,6 +277,7 @@ class Concluder:
             if conclusions.is_ready(session, study, quiet=timedelta(0), now=now):
                 study.state = StudyState.CONCLUDED
             placements.record(session, study, ruling.placement, model, now=now)
+            verdicts.settle(session, study, now=now)
             # What a destination has been told is always corrected; otherwise no answer may give the tag away.
             withheld = ruling.placement.withheld and not _sent_reports(session, study)
             destinations = [] if withheld else self._destinations

@@ -74,7 +74,8 @@ class Standing:
     concluded: bool
     own: Given | None  # the reader's present verdict
     given: tuple[Given, ...]  # everybody's
-    blind: bool  # the reader is asked for an own reading first
+    blind: bool  # no answer is shown, so the reader may only say what they see
+    stage_shows: bool  # answers are shown as a rule
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,10 @@ class Case:
 
 
 def standing(page: PageMaker, session: Session, study_id: int) -> Standing:
-    """The study and what the reader may see. Raises Problem if it does not exist (any more)."""
+    """The study and what the reader may see. Raises Problem if it does not exist (any more).
+
+    A study of the blind share must look like one whose answer has not come yet: only clear studies are in it.
+    """
     study = session.get(Study, study_id)
     if study is None:
         raise Problem(
@@ -170,12 +174,20 @@ def standing(page: PageMaker, session: Session, study_id: int) -> Standing:
     login = page.visit.login
     assert login is not None
     stage = policies.in_force(session, page.services.config.policy).standing.stage
-    given = tuple(verdicts.standing(session, study.id, study.revision))
+    given = tuple(verdicts.present(session, study))
     own = next((one for one in given if one.user_id == login.user_id), None)
     concluded = study.state is StudyState.CONCLUDED and study.decision is not None
     withheld = study.withheld and study.reading is not Reading.REPORTED
     shown = concluded and stage.shows and (not withheld or own is not None)
-    return Standing(study, shown, concluded, own, given if shown else (), blind=concluded and not shown)
+    return Standing(
+        study=study,
+        answer_shown=shown,
+        concluded=concluded,
+        own=own,
+        given=given if shown else (),
+        blind=not shown and study.state is not StudyState.FAILED,
+        stage_shows=stage.shows,
+    )
 
 
 def reading(session: Session, film: Instance) -> Analysis | None:
@@ -211,13 +223,13 @@ def _answer(page: PageMaker, session: Session, found: Standing, films: Sequence[
     study = found.study
     if study.state is StudyState.FAILED:
         return {"words": page.say(N_("failed")), "chip": "failed", "explanation": reason_words(page.say, study.reason)}
-    if not found.concluded:
+    if found.concluded and not found.stage_shows:
+        hidden = page.say(N_("The answer is not shown to you yet: agreement is being measured without bias."))
+        return {"words": page.say(N_("no answer shown")), "chip": "wait", "explanation": hidden}
+    if not found.answer_shown:
         words = page.say(N_("no answer yet"))
         waits = page.say(N_("Films are being analysed, or may still come."))
         return {"words": words, "chip": "wait", "explanation": waits}
-    if not found.answer_shown:
-        hidden = page.say(N_("The answer is not shown to you yet: agreement is being measured without bias."))
-        return {"words": page.say(N_("no answer shown")), "chip": "wait", "explanation": hidden}
     assert study.decision is not None
     return {
         "words": page.say(DECISIONS[study.decision]),

@@ -160,10 +160,15 @@ def _level_reason(study: ListedStudy, viewpoint: Viewpoint, say: Say) -> str:
 
 
 def _states(study: ListedStudy, say: Say) -> tuple[str, ...]:
-    said = [STEPS[study.step]]
-    if study.reading is not None:
-        said.append(READERS[Readers(study.reading.value)])
-    return tuple(say(word) for word in said)
+    said = [STEPS[study.step], _reading(study)]
+    return tuple(say(word) for word in said if word)
+
+
+def _reading(study: ListedStudy) -> str:
+    """Where its readers have got to. Whether a verdict agrees with an answer that is not shown is not told."""
+    if study.reading is Reading.OPENED and study.read_at is not None:
+        return N_("judged")
+    return READERS[Readers(study.reading.value)] if isinstance(study.reading, Reading) else ""
 
 
 def csv_heads(say: Say) -> list[str]:
@@ -194,7 +199,7 @@ def csv_values(shown: Line, viewpoint: Viewpoint, zone: Any, say: Say) -> list[o
         shown.finding,
         shown.finding_reason,
         say(STEPS[study.step]),
-        say(READERS[Readers(study.reading.value)]) if isinstance(study.reading, Reading) else "",
+        say(_reading(study)) if study.reading else "",
         _local(study.received_at, zone),
         study.study_instance_uid,
     ]

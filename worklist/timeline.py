@@ -202,10 +202,16 @@ def _verdicts(page: PageMaker, session: Session, found: Standing) -> Iterator[En
     for given in verdicts.history(session, found.study.id):
         yield Entry(given.at, _verdict(page, given), given.comment)
         if given.withdrawn_at is not None:
-            yield Entry(given.withdrawn_at, page.say(N_("{name} took the verdict back"), name=given.user))
+            # A verdict about no answer: a film came after it.
+            words = N_("{name} took the verdict back") if given.revision else N_("The verdict of {name} is void")
+            why = "" if given.revision else page.say(N_("a film came after it"))
+            yield Entry(given.withdrawn_at, page.say(words, name=given.user), why)
 
 
 def _verdict(page: PageMaker, given: Given) -> str:
+    if given.blind:
+        words = N_("{name} saw a significant finding") if given.finding else N_("{name} saw no significant finding")
+        return page.say(words, name=given.user)
     if given.corrects:
         return page.say(
             N_("{name} disagreed with answer {revision} and corrected it"), name=given.user, revision=given.revision

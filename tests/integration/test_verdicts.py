@@ -344,6 +344,92 @@ def test_a_verdict_that_is_given_anew_after_the_first_showed_the_answer_is_not_b
     assert say_blind("li", "t4")  # where nothing is ever shown
 
 
+def see(desk: Desk, *, finding: bool, name: str = "li", token: str = "s1") -> None:
+    with desk.database.begin() as session:
+        user = accounts.user(session, name)
+        assert user is not None
+        study = session.scalars(select(Study)).one()
+        verdicts.see(session, study, user_id=user.id, finding=finding, token=token, now=desk.database.now(session))
+
+
+def said(desk: Desk) -> list[tuple[str, int, bool, bool, bool]]:
+    with desk.database.read() as session:
+        rows = verdicts.history(session, desk.study().id)
+    return [(row.user, row.revision, row.finding, row.agrees, row.withdrawn_at is None) for row in rows]
+
+
+@pytest.mark.parametrize("score", [0.1, 0.9])
+def test_what_readers_see_before_the_answer_is_kept_and_compared_with_it(desk: Desk, score: float) -> None:
+    film = desk.receive()
+    see(desk, finding=True)
+    see(desk, finding=False, name="roe", token="s2")
+    assert (desk.study().reading, desk.study().read_at is None) == (Reading.OPENED, False)
+    desk.read(film, score)
+    assert desk.conclude(2).decision is (FINDING if score > 0.5 else NO_FINDING)
+    agrees = score > 0.5
+    assert said(desk) == [("li", 2, True, agrees, True), ("roe", 2, False, not agrees, True)]
+    assert desk.study().reading is (Reading.DISAGREED if agrees else Reading.AGREED)
+
+
+def test_a_film_that_comes_after_a_verdict_makes_it_void(desk: Desk) -> None:
+    first = desk.receive()
+    see(desk, finding=False)
+    second = desk.receive()
+    with desk.database.read() as session:
+        assert verdicts.present(session, session.scalars(select(Study)).one()) == []
+    see(desk, finding=True, name="roe", token="s2")
+    desk.read(first, 0.1)
+    desk.read(second, 0.1)
+    desk.conclude(2)
+    assert said(desk) == [("li", 0, False, False, False), ("roe", 2, True, False, True)]
+
+
+def test_a_verdict_before_the_answer_can_be_taken_back(desk: Desk) -> None:
+    film = desk.receive()
+    see(desk, finding=True)
+    assert take_back(desk)
+    assert (desk.study().reading, desk.study().read_at) == (Reading.OPENED, None)
+    desk.read(film, 0.1)
+    desk.conclude(2)
+    assert standing(desk) == []
+
+
+def test_a_finding_that_was_seen_before_the_answer_takes_the_tag_away(desk: Desk) -> None:
+    film = desk.receive()
+    see(desk, finding=True)
+    desk.read(film, 0.1)
+    study = desk.conclude(2)
+    with desk.database.read() as session:
+        placed = placements.current(session, study.id)
+    assert placed is not None
+    assert not placed.placement.shown
+
+
+def test_only_who_was_shown_no_answer_is_blind_to_the_next_one(desk: Desk) -> None:
+    """The answer of the first revision was shown to everybody; a withheld one only to who said what they see."""
+    desk.receive()
+    see(desk, finding=True)
+    with desk.database.begin() as session:
+        assert not session.scalars(select(Verdict.blind)).one()
+        session.execute(update(StudyPlacement).values(withheld=True))
+    see(desk, finding=True, token="s2")
+    with desk.database.read() as session:
+        assert session.scalars(select(Verdict.blind).where(Verdict.token == "s2")).one()
+
+
+def test_verdict_about_a_withheld_answer_tells_the_list_only_that_it_was_read(desk: Desk) -> None:
+    with desk.database.begin() as session:
+        session.execute(update(Study).values(withheld=True))
+        session.execute(update(StudyPlacement).values(withheld=True, shown=False))
+    see(desk, finding=True)
+    assert (desk.study().reading, desk.study().read_at is None) == (Reading.OPENED, False)
+    see(desk, finding=True, name="roe", token="s2")
+    take_back(desk, "roe")
+    assert (desk.study().reading, desk.study().read_at is None) == (Reading.OPENED, False)
+    take_back(desk)
+    assert (desk.study().reading, desk.study().read_at) == (Reading.OPENED, None)
+
+
 def test_verdicts_hold_on_every_database(database: Database) -> None:
     with database.begin() as session:
         now = database.now(session)

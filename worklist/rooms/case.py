@@ -5,14 +5,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form
 from fastapi.responses import Response
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from clearfilm import metrics
 from clearfilm.errors import StaleAnswer
 from clearfilm.triage import Decision
 from db import readings, verdicts
-from db.models import Study
+from db.models import Instance, Study
 from worklist import cases
 from worklist.access import RADIOLOGISTS, READERS, allow
 from worklist.answers import Problem
@@ -22,7 +22,8 @@ from worklist.timeline import OPENED, timeline
 
 room = APIRouter(prefix="/studies/{study_id}")
 
-RevisionField = Annotated[int, Form(ge=0)]
+RevisionField = Annotated[int | None, Form(ge=0)]
+SeenField = Annotated[int | None, Form(ge=0)]
 TokenField = Annotated[str, Form(min_length=16, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 CommentField = Annotated[str, Form(max_length=2000)]
 
@@ -58,13 +59,17 @@ def panel(page: Page, study_id: int) -> Response:
 def judge(
     page: Page,
     study_id: int,
-    revision: RevisionField,
     token: TokenField,
     says: Annotated[Literal["agree", "disagree", "finding", "clear"], Form()],
+    revision: RevisionField = None,
+    seen: SeenField = None,
     comment: CommentField = "",
     corrects: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Agree or disagree with the answer, or, before it is shown, say what one sees."""
+    """Agree or disagree with the answer `revision`, or, while none is shown, say what one sees in the films.
+
+    A form without an answer names its newest film instead: a number of the answer would tell that there is one.
+    """
     assert page.visit.login is not None
     database = page.services.database
     with database.begin() as session:
@@ -75,38 +80,42 @@ def judge(
         found = cases.standing(page, session, study_id)
         if found.blind is (says in ("agree", "disagree")):
             raise Problem(409, N_("The answer has changed meanwhile; look at it again."))
-        sees_finding = says == "finding"
-        is_finding = study.decision is Decision.SIGNIFICANT_FINDING
+        if found.blind and seen != _newest_film(session, study_id):
+            raise Problem(409, N_("A film has come meanwhile; look at the study again."))
+        user_id = page.visit.login.user_id
         try:
-            given = verdicts.give(
-                session,
-                study,
-                revision=revision,
-                user_id=page.visit.login.user_id,
-                agrees=sees_finding is is_finding if found.blind else says == "agree",
-                token=token,
-                comment=comment.strip(),
-                blind=found.blind,
-                corrects=corrects and not found.blind,
-                now=now,
-            )
+            if found.blind:
+                given = verdicts.see(session, study, user_id=user_id, finding=says == "finding", token=token, now=now)
+            else:
+                given = verdicts.give(
+                    session,
+                    study,
+                    revision=-1 if revision is None else revision,
+                    user_id=user_id,
+                    agrees=says == "agree",
+                    token=token,
+                    comment=comment.strip(),
+                    corrects=corrects,
+                    now=now,
+                )
         except StaleAnswer as error:
             words = _STALE.get(str(error), N_("The answer has changed meanwhile; look at it again."))
             raise Problem(409, words) from error
         page.record(session, "verdict given", study_id=study_id, verdict_id=given.id)
-    metrics.VERDICTS.labels("agree" if given.agrees else "disagree").inc()
+    early = given.revision > study.revision
+    metrics.VERDICTS.labels("early" if early else "agree" if given.agrees else "disagree").inc()
     return _answer(page, study_id)
 
 
 @room.post("/verdict/undo")
 @allow(*RADIOLOGISTS)
-def take_back(page: Page, study_id: int, revision: RevisionField) -> Response:
+def take_back(page: Page, study_id: int, revision: RevisionField = None) -> Response:
     """Take one's verdict back, and a corrected result that is not made yet."""
     assert page.visit.login is not None
     database = page.services.database
     with database.begin() as session:
         study = _locked(session, study_id)
-        if study.revision != revision:
+        if cases.standing(page, session, study_id).answer_shown and study.revision != revision:
             raise Problem(409, N_("The answer has changed meanwhile; look at it again."))
         if verdicts.withdraw(session, study, page.visit.login.user_id, now=database.now(session)):
             page.record(session, "verdict taken back", study_id=study_id)
@@ -118,6 +127,10 @@ _STALE = {
         "This study was not analysed: there is no answer to agree or disagree with."
     )
 }
+
+
+def _newest_film(session: Session, study_id: int) -> int | None:
+    return session.scalar(select(func.max(Instance.id)).where(Instance.study_id == study_id))
 
 
 def _locked(session: Session, study_id: int) -> Study:
@@ -154,7 +167,8 @@ def _values(page: PageMaker, session: Session, study_id: int) -> dict[str, Any]:
         "standing": case.standing,
         "entries": timeline(page, session, case.standing),
         "token": secrets.token_urlsafe(24),
-        "may_judge": page.visit.role in RADIOLOGISTS and case.standing.concluded,
+        "may_judge": page.visit.role in RADIOLOGISTS,
+        "newest_film": max((film.id for film in case.films), default=None),
         "is_judged": decision is not None and decision is not Decision.NOT_ANALYSED,
         "other_answer": page.say(cases.DECISIONS[other]) if other else "",
         "destinations": [destination.name for destination in page.services.config.destinations],

@@ -174,7 +174,7 @@
     markFilm();
     if (viewer.film) loadMap();
   }
-  const revision = (part) => part.querySelector("input[name=revision]")?.value;
+  const revision = (part) => part.querySelector("input[name=revision], input[name=seen]")?.value;
   const sameRevision = (one, other) => revision(one) === revision(other);
   const stripped = (part) => part.outerHTML.replace(/ (open|aria-current)="[^"]*"/g, "").replace(/name="token" value="[^"]*"/g, "");
 

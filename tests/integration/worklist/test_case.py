@@ -16,7 +16,7 @@ from clearfilm.config import Config, Destination
 from clearfilm.triage import Decision
 from db import audit, schema, verdicts
 from db.accounts import Role
-from db.models import Analysis, Audit, Instance, Job, JobKind, Reading, Study
+from db.models import Analysis, Audit, Instance, Job, JobKind, Reading, Study, StudyPlacement
 from db.session import Database
 from tests.accessibility import assert_accessible
 from tests.integration.worklist.conftest import Site, enter, seed_users, serving
@@ -69,7 +69,7 @@ def finding(archive: Archive) -> tuple[int, int]:
 def fields(page: str) -> dict[str, str]:
     """Hidden fields of the form with the two keys."""
     form = page.split("verdict-keys", 1)[1].split("</form>")[0]
-    return dict(re.findall(r'name="(revision|token)" value="([^"]*)"', form))
+    return dict(re.findall(r'name="(revision|seen|token)" value="([^"]*)"', form))
 
 
 def judge(client: httpx2.Client, study_id: int, says: str, **more: str) -> httpx2.Response:
@@ -254,7 +254,8 @@ def test_withheld_answer_is_nowhere_until_the_reader_has_said_what_they_see(
         session.execute(update(Study).where(Study.id == study_id).values(withheld=True))
     for client in (as_radiologist, as_reader):
         page = client.get(f"/studies/{study_id}").text
-        assert "not shown to you yet" in page
+        assert "no answer yet" in page
+        assert "not shown" not in page
         assert not re.search(r"no significant finding|0\.10|Answer 1|picture with map", page)
         assert client.get(f"/studies/{study_id}/films/{film_id}/map").status_code == 403
     assert judge(as_radiologist, study_id, "agree").status_code == 409
@@ -262,10 +263,116 @@ def test_withheld_answer_is_nowhere_until_the_reader_has_said_what_they_see(
     for _ in range(2):  # clicked twice
         assert as_radiologist.post(f"/studies/{study_id}/verdict", data=form).status_code == 303
     assert "Answer 1: no significant finding" in as_radiologist.get(f"/studies/{study_id}").text
-    assert "not shown to you yet" in as_reader.get(f"/studies/{study_id}").text
+    assert "no answer yet" in as_reader.get(f"/studies/{study_id}").text
     with site.database.read() as session:
         (given,) = verdicts.history(session, study_id)
     assert (given.blind, given.agrees, given.finding) == (True, False, True)
+
+
+def blind_and_open(archive: Archive) -> tuple[int, int]:
+    """A study of the blind share, and one like it whose answer has not come."""
+    blind, blind_film = archive.add("06-cr-mass.dcm", 0.1, PatientID="BLIND", AccessionNumber="B1")
+    waiting, open_film = archive.receive(SAMPLES / "06-cr-mass.dcm", PatientID="BLIND", AccessionNumber="B1")
+    archive.read(open_film, 0.1)
+    numbers, films = (blind, waiting), (blind_film, open_film)
+    with archive.database.begin() as session:
+        session.execute(update(Study).where(Study.id == blind).values(withheld=True))
+        placed = update(StudyPlacement).where(StudyPlacement.study_id == blind)
+        session.execute(placed.values(withheld=True, blind=True, shown=False))
+        at = session.scalars(select(Study.last_received_at).where(Study.id == blind)).one()
+        same = {"first_received_at": at, "last_received_at": at}
+        session.execute(update(Study).where(Study.id.in_(numbers)).values(same))
+        session.execute(update(Instance).where(Instance.id.in_(films)).values(received_at=at))
+        session.execute(update(Analysis).where(Analysis.instance_id.in_(films)).values(created_at=at))
+    return numbers
+
+
+def views_of(client: httpx2.Client, archive: Archive, study_id: int) -> dict[str, str]:
+    """All that a reader gets of a study, without the numbers, tokens and times that differ between any two."""
+    with archive.database.read() as session:
+        film = session.scalars(select(Instance.id).where(Instance.study_id == study_id)).one()
+        uid = session.get_one(Study, study_id).study_instance_uid
+    case = f"/studies/{study_id}"
+    in_list = f"/worklist/studies/{study_id}"
+    paths = {
+        "page": case,
+        "panel": f"{case}/panel",
+        "film": f"{case}/films/{film}",
+        "map": f"{case}/films/{film}/map",
+        "details": f"{in_list}/details",
+        "thumbnail": f"{in_list}/pictures/thumbnail/{film}",
+        "capture": f"{in_list}/pictures/capture/{film}",
+        "unread": f"/worklist/changes?ids={study_id}",
+        "row": f"/worklist/changes?ids={study_id}&text=BLIND",
+    }
+    paths |= {
+        f"row {query}": f"/worklist/changes?ids={study_id}&text=BLIND&{query}"
+        for query in ("progress=open", "progress=concluded", "finding=none", "finding=no_significant_finding")
+    }
+    answers = {name: client.get(path, headers={"accept": "application/json"}) for name, path in paths.items()}
+    found = {
+        name: f"{answer.status_code} {answer.headers.get('x-film')} {answer.text}" for name, answer in answers.items()
+    }
+    found["csv"] = next(line for line in client.get("/worklist.csv?text=BLIND").text.splitlines() if uid in line)
+    for says in ("agree", "disagree"):
+        form = {"revision": 1, "seen": film, "token": f"{says}-{study_id:020}", "says": says}
+        found[says] = str(client.post(f"{case}/verdict", data=form).status_code)
+    for revision in (0, 1, 2):
+        found[f"undo {revision}"] = str(client.post(f"{case}/verdict/undo", data={"revision": revision}).status_code)
+    return {name: _alike(text.replace(uid, "UID")) for name, text in found.items()}
+
+
+def _alike(text: str) -> str:
+    numbered = r'(studies/|films/|thumbnail/|film/|data-(?:id|study|film|after)="|name="(?:seen|token)" value=")[\w-]+'
+    text = re.sub(numbered, r"\1N", text)
+    text = re.sub(r'(data-order="[^"]*) \d+"', r"\1 N", text)
+    return re.sub(r'"(after|reference|detail)": ?"[^"]*"|<time.*?</time>', "", text)
+
+
+def test_a_study_of_the_blind_share_looks_like_one_whose_answer_has_not_come(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client, as_reader: httpx2.Client
+) -> None:
+    blind, waiting = blind_and_open(archive)
+    for client in (as_radiologist, as_reader):
+        of_blind, of_open = (views_of(client, archive, number) for number in (blind, waiting))
+        assert of_blind == of_open
+        assert "no answer yet" in of_blind["page"]
+    for number in (blind, waiting):
+        assert "What do you see?" in as_radiologist.get(f"/studies/{number}").text
+        assert judge(as_radiologist, number, "finding").status_code == 303
+    of_blind, of_open = (views_of(as_reader, archive, number) for number in (blind, waiting))
+    assert of_blind == of_open  # nor does a colleague's verdict tell others
+    assert "judged" in of_blind["row"]
+    with site.database.read() as session:
+        for number in (blind, waiting):
+            (given,) = verdicts.history(session, number)
+            assert (given.blind, given.finding) == (True, True)
+
+
+def test_what_was_seen_before_the_answer_is_compared_with_it(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client
+) -> None:
+    study_id, film = archive.receive(SAMPLES / "06-cr-mass.dcm")
+    page = as_radiologist.get(f"/studies/{study_id}").text
+    assert judge(as_radiologist, study_id, "finding").status_code == 303
+    assert "Kept." in as_radiologist.get(f"/studies/{study_id}").text
+    archive.read(film, 0.1)
+    archive.conclude(study_id)
+    assert standing(site, study_id) == [("radiologist", False, False)]
+    page = as_radiologist.get(f"/studies/{study_id}").text
+    assert "You disagree." in page
+    assert "radiologist saw a significant finding" in page
+
+
+def test_a_verdict_about_films_of_which_one_was_not_shown_is_refused(
+    archive: Archive, as_radiologist: httpx2.Client
+) -> None:
+    study_id, _ = archive.receive(SAMPLES / "06-cr-mass.dcm")
+    form = {**fields(as_radiologist.get(f"/studies/{study_id}").text), "says": "clear"}
+    archive.receive(SAMPLES / "07-dx-effusion.dcm", study_uid=archive.study(study_id).study_instance_uid)
+    answer = as_radiologist.post(f"/studies/{study_id}/verdict", data=form)
+    assert answer.status_code == 409
+    assert "A film has come meanwhile" in answer.text
 
 
 def test_study_that_was_deleted_meanwhile_is_said_in_words(
