@@ -212,13 +212,12 @@ def _figures(own: Summary | None, limits: Promotion) -> Iterator[Gate]:
     )
     shortcuts = own.shortcuts if own else {}
     worst = max(shortcuts, key=lambda name: shortcuts[name], default=None)
-    missing = [_plain(name) for name in SHORTCUTS if name not in shortcuts]
+    complete = shortcuts.keys() >= set(SHORTCUTS)
     yield Gate(
         "shortcuts",
         "AUC without looking at the lungs",
-        not missing and all(area <= limits.shortcut_auc for area in shortcuts.values()),
-        (f"{shortcuts[worst]:.3f} ({_plain(worst)})" if worst else NOT_MEASURED)
-        + (f"; not measured: {', '.join(missing)}" if worst and missing else ""),
+        complete and all(area <= limits.shortcut_auc for area in shortcuts.values()),
+        f"{shortcuts[worst]:.3f} ({worst.replace('_', ' ')})" if worst and complete else NOT_MEASURED,
         f"at most {limits.shortcut_auc:g}",
     )
     sanity = own.sanity if own else None
@@ -275,14 +274,14 @@ def _differences(found: Comparison | None, limits: Promotion) -> Iterator[Gate]:
         "critical-misses",
         _MISSES,
         found is not None and found.critical > 0 and not found.new_critical_misses,
-        _counted(f"{len(found.new_critical_misses)} of {found.critical}", found.critical) if found else NOT_COMPARED,
+        f"{len(found.new_critical_misses)} of {found.critical} critical films" if found else NOT_COMPARED,
         "0; look at each one before you waive this",
     )
     yield Gate(
         "groups",
         _GROUPS,
         found is not None and found.groups > 0 and found.largest_group_loss <= limits.group_margin,
-        _counted(f"{found.largest_group_loss:.3f}", found.groups) if found else NOT_COMPARED,
+        f"{found.largest_group_loss:.3f} in {found.groups} groups" if found else NOT_COMPARED,
         f"at most {limits.group_margin:g}",
     )
 
@@ -358,16 +357,8 @@ def forecast_below(found: ShadowStatistics, own: Summary) -> float | None:
     return abnormal * (1 - point.sensitivity) + (1 - abnormal) * point.specificity
 
 
-def _counted(figure: str, number: int) -> str:
-    return figure if number else f"{NOT_MEASURED}: the test has none, or too few of them"
-
-
 def _wider(one: tuple[float, float], other: tuple[float, float] | None) -> tuple[float, float]:
     return one if other is None else (min(one[0], other[0]), max(one[1], other[1]))
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _interval(interval: tuple[float, float], *, sign: bool = False) -> str:
