@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Index, String, Text, delete, select
+from sqlalchemy import JSON, Index, String, Text, delete, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import audit
@@ -55,3 +55,9 @@ def newest(session: Session, destination: str, limit: int = 10) -> Sequence[Peer
     return session.scalars(
         select(PeerCheck).where(PeerCheck.destination == destination).order_by(PeerCheck.id.desc()).limit(limit)
     ).all()
+
+
+def newest_answer(session: Session, destination: str) -> int:
+    """Number of the newest try that was answered; 0: none was."""
+    answered = PeerCheck.destination == destination, PeerCheck.good
+    return session.scalar(select(func.max(PeerCheck.id)).where(*answered)) or 0

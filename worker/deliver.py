@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -16,7 +17,7 @@ from clearfilm.dicom import scu
 from clearfilm.dicom.rehearsal import REPORT_PREFERENCE, RESULT_CLASSES
 from clearfilm.errors import DeliveryError, LostLease, PeerRefused, PeerUnreachable
 from clearfilm.process import process_name
-from db import deliveries, queue, switches
+from db import deliveries, peer_checks, queue, switches
 from db.deliveries import Parcel
 from db.models import DeliveryState, JobKind, ResultKind
 from db.queue import ClaimedJob
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 IDLE_RELEASE_SECONDS = 2.0
+REST_POLL_SECONDS = 1.0
 FIRST_BACKOFF = timedelta(seconds=5)
 LONGEST_BACKOFF = timedelta(minutes=15)
 
@@ -93,6 +95,7 @@ class Courier:
         self._leases = leases
         self._owner = process_name()
         self._unreachable = 0  # in a row
+        self._answered = 0  # number of the newest try that was answered when we last failed
         self._stack = ExitStack()
         self._association: Association | None = None
 
@@ -115,7 +118,18 @@ class Courier:
                 finally:
                     self._leases.release(job)
                 if self._unreachable:
-                    stop.wait(self._backoff(self._unreachable - 1).total_seconds())
+                    self._rest(stop)
+
+    def _rest(self, stop: threading.Event) -> None:
+        """Leave an unreachable destination alone, until a try by an administrator shows that it is back."""
+        end = time.monotonic() + self._backoff(self._unreachable - 1).total_seconds()
+        while (left := end - time.monotonic()) > 0 and not stop.wait(min(left, REST_POLL_SECONDS)):
+            if patiently(self._newest_answer, stop) not in (None, self._answered):
+                return
+
+    def _newest_answer(self) -> int:
+        with self._database.read() as session:
+            return peer_checks.newest_answer(session, self._destination.name)
 
     def _claim(self) -> ClaimedJob | None:
         with self._database.begin() as session:
@@ -266,6 +280,7 @@ class Courier:
                 else:
                     queue.postpone(session, job, run_after=now + wait, error=str(error))
                     deliveries.note(session, job, error=str(error))
+                self._answered = peer_checks.newest_answer(session, self._destination.name)
         except LostLease:
             logger.warning("lease lost", extra={"job_id": job.id})
             return

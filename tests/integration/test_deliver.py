@@ -21,8 +21,9 @@ from clearfilm.config import Destination
 from clearfilm.dicom.rehearsal import REPORT_PREFERENCE
 from clearfilm.triage import Decision
 from cli import test_pacs
-from db import deliveries, queue, schema, switches
+from db import deliveries, peer_checks, queue, schema, switches
 from db.models import Delivery, DeliveryState, Job, JobKind, JobState, Result, ResultKind, Study
+from db.peer_checks import PeerCheck
 from db.session import Database
 from db.switches import Stage
 from worker.commitment import Notary
@@ -89,14 +90,15 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 @contextmanager
-def courier(outbox: Outbox, port: int, **settings: Any) -> Iterator[None]:
-    """A running courier that tries again at once."""
+def courier(
+    outbox: Outbox, port: int, *, pause: timedelta = timedelta(seconds=0.05), **settings: Any
+) -> Iterator[None]:
+    """A running courier that tries again after `pause`."""
     values = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "timeout_seconds": 5} | settings
     destination = Destination(port=port, **values)
     stop = threading.Event()
     with Leases(outbox.database) as leases:
-        at_once = timedelta(seconds=0.05)
-        running = Courier(destination, "CLEARFILM", outbox.database, outbox.store, leases, lambda _: at_once)
+        running = Courier(destination, "CLEARFILM", outbox.database, outbox.store, leases, lambda _: pause)
         loops = [running.run]
         if destination.storage_commitment:
             loops.append(Notary(destination, "CLEARFILM", outbox.database).run)
@@ -172,6 +174,22 @@ def test_absent_peer_is_no_failure_and_gets_everything_when_it_is_back(outbox: O
         with test_pacs.running(tmp_path / "pacs", "PACS", "127.0.0.1", port) as (pacs, _):
             await_condition(lambda: len(pacs.objects(outbox.study_uid)) == 2)
             await_condition(lambda: outbox.job().state is JobState.DONE)
+
+
+def test_an_answer_to_an_administrator_ends_the_pause(outbox: Outbox, tmp_path: Path) -> None:
+    with test_pacs.running(tmp_path / "gone", "PACS", "127.0.0.1", 0) as (_, port):
+        pass
+    with courier(outbox, port, pause=timedelta(hours=1)):
+        await_condition(lambda: outbox.job().retries == 1)
+        with test_pacs.running(tmp_path / "pacs", "PACS", "127.0.0.1", port) as (pacs, _):
+            with outbox.database.begin() as session:
+                now = outbox.database.now(session)
+                check = PeerCheck(
+                    destination="pacs", kind="echo", good=True, message="", detail={}, actor="ann", at=now
+                )
+                peer_checks.keep(session, check)
+                deliveries.wake(session, "pacs", now=now)
+            await_condition(lambda: len(pacs.objects(outbox.study_uid)) == 2)
 
 
 def test_busy_peer_is_tried_again(outbox: Outbox) -> None:

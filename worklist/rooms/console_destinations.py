@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from clearfilm.config import Destination
 from clearfilm.errors import DeliveryError
-from db import overview, peer_checks
+from db import deliveries, overview, peer_checks
 from db.peer_checks import PeerCheck
 from worklist.access import ADMINS, allow
 from worklist.answers import Problem
@@ -60,6 +60,9 @@ def attempt(
     with page.services.database.begin() as session:
         check.at = page.services.database.now(session)
         peer_checks.keep(session, check)
+        if check.good:
+            # What waits after an outage goes out now, not at the end of the pause between tries.
+            deliveries.wake(session, found.name, now=check.at)
     return page.go("/admin/destinations")
 
 
