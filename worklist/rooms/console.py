@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from clearfilm.config import Config
 from clearfilm.forecast import days_left
 from db import alerts, associations, operations, processes, registry, senders, switches
+from db.alerts import Alert, AlertKind
 from db.processes import Seen
 from db.switches import Stage, Switch
 from worklist.access import ADMINS, AUDITORS, allow
@@ -84,7 +85,10 @@ def _facts(page: PageMaker) -> dict[str, Any]:
         oldest = operations.oldest_open(session)
         waiting = now - oldest if oldest else timedelta(0)
         return {
-            "badges": list(badges(page, session, config, running, paused, waiting, now)),
+            "badges": [
+                *badges(page, session, config, running, paused, waiting, now),
+                *destination_badges(page, config, opened),
+            ],
             "alerts": [(alert, sentence(page, alert)) for alert in opened],
             "paused": [(page.say(STAGES[stage]), switch) for stage, switch in sorted(paused.items())],
             "senders": [
@@ -149,6 +153,14 @@ def badges(
     stuck = waiting > timedelta(minutes=config.alerts.stuck_minutes)
     words = duration(page, waiting) if waiting else page.say(N_("nothing waits"))
     yield Badge(page.say(N_("Oldest waiting")), "warn" if stuck else "good", words, "/admin/queues")
+
+
+def destination_badges(page: PageMaker, config: Config, opened: Sequence[Alert]) -> Iterator[Badge]:
+    """Whether results get to each destination."""
+    away = {alert.subject for alert in opened if alert.kind is AlertKind.DESTINATION}
+    for entry in config.destinations:
+        words = page.say(N_("results do not get there") if entry.name in away else N_("no trouble"))
+        yield Badge(entry.name, "bad" if entry.name in away else "good", words, "/admin/destinations")
 
 
 def _process_badge(

@@ -24,7 +24,7 @@ STAGES = {
     Stage.OFF: (N_("off"), N_("Nothing is tagged, no result is sent.")),
     Stage.SHADOW: (N_("shadow"), N_("Studies are tagged silently: nobody sees it, no result is sent.")),
     Stage.SUPERVISED: (N_("supervised"), N_("Results and tags are shown, the order of the list stays.")),
-    Stage.ACTIVE: (N_("in force"), N_("Tagged studies are read later.")),
+    Stage.ACTIVE: (N_("active"), N_("Tagged studies are read later.")),
 }
 COUNTS = {
     "placed": N_("Concluded studies"),

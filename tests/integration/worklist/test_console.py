@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,8 +16,9 @@ from pynetdicom.sop_class import SecondaryCaptureImageStorage, Verification  # t
 from sqlalchemy import select, update
 
 from clearfilm.config import Config, Destination
-from db import associations, audit, intake, operations, schema, switches
+from db import alerts, associations, audit, intake, operations, schema, switches
 from db.accounts import Role
+from db.alerts import AlertKind
 from db.associations import Call, Outcome
 from db.intake import ReceivedFilm, StudyAttributes
 from db.models import Audit, Instance, InstanceState, Job, JobKind, JobState
@@ -212,6 +214,17 @@ def test_audit_trail_is_searched_verified_and_exported_without_formulas(
     assert [rows[1][2], rows[1][3]] == ["'=cmd()", f"'@{HOSTILE}"]
     assert events(site, "audit trail exported") == 1
     assert as_auditor.get("/admin/audit", params={"first": "2026-02-31"}).status_code == 422
+
+
+def test_overview_tells_of_each_destination_whether_results_get_there(site: Site) -> None:
+    with site.database.begin() as session:
+        away = alerts.Finding(AlertKind.DESTINATION, "away", {"error": "nobody listens"})
+        alerts.update(session, [away], now=site.database.now(session))
+    page = site.client(Role.ADMIN).get("/admin/overview").text
+    for name, words in (("away", "results do not get there"), ("pacs", "no trouble")):
+        assert re.search(rf">{name}<.*?{words}", page, re.DOTALL), name
+    with site.database.begin() as session:
+        alerts.update(session, [], now=site.database.now(session))
 
 
 def test_admin_pauses_and_resumes_in_the_browser(site: Site, browser_page: Page) -> None:
