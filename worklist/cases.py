@@ -1,7 +1,7 @@
 """What the page of a case shows, as one reader may see it. Words are made here; texts of others are as received."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from clearfilm.ages import age_years
 from clearfilm.errors import BundleError
 from clearfilm.names import PersonName, person_name
+from clearfilm.policy import rules
 from clearfilm.triage import Decision
 from clearfilm.vision.bundle import Description, read_description
 from db import placements, policies, verdicts
@@ -28,7 +29,6 @@ from db.models import (
     Study,
     StudyState,
 )
-from db.placements import Placed
 from db.verdicts import Given
 from worklist.answers import Problem
 from worklist.page import PageMaker
@@ -82,6 +82,7 @@ class Standing:
 class Score:
     """The number of a film, with the operating point it was held against."""
 
+    value: float
     score: str
     threshold: str
     band: str
@@ -102,6 +103,8 @@ class FilmLine:
     received_at: datetime
     has_map: bool
     conflict: bool
+    decided: bool = False  # of several films the one that made the answer a finding
+    first: bool = False  # the page opens on it
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Case:
     model: Model | None
     sent: tuple[Sent, ...]
     priors: tuple[Prior, ...]
-    placed: Placed | None
+    may_wait: bool  # it is flagged, and its longest wait is not over
     correction: verdicts.Correction | None
     pending: bool  # a corrected result is about to be made
 
@@ -213,10 +216,17 @@ def case(page: PageMaker, session: Session, study_id: int) -> Case:
         model=model,
         sent=_sent(page, session, study) if found.answer_shown else (),
         priors=_priors(page, session, study),
-        placed=placements.current(session, study.id) if found.answer_shown else None,
+        may_wait=found.answer_shown and _may_wait(page, session, study),
         correction=verdicts.correction(session, study) if found.answer_shown else None,
         pending=found.answer_shown and verdicts.is_pending(session, study),
     )
+
+
+def _may_wait(page: PageMaker, session: Session, study: Study) -> bool:
+    """By the clock, as in the list, whether or not the schedule has put the study back already."""
+    placed = placements.current(session, study.id)
+    now = page.services.database.now(session)
+    return placed is not None and rules.returned(placed.placement, now=now).suggests_later
 
 
 def _answer(page: PageMaker, session: Session, found: Standing, films: Sequence[FilmLine]) -> dict[str, Any]:
@@ -262,7 +272,19 @@ def _is_corrected(study: Study) -> bool:
 
 def _films(page: PageMaker, session: Session, found: Standing, model: Model | None) -> tuple[FilmLine, ...]:
     instances = session.scalars(select(Instance).where(Instance.study_id == found.study.id).order_by(Instance.id))
-    return tuple(_film(page, session, found, film, number, model) for number, film in enumerate(instances, 1))
+    lines = [_film(page, session, found, film, number, model) for number, film in enumerate(instances, 1)]
+    return _with_first(lines, found)
+
+
+def _with_first(films: Sequence[FilmLine], found: Standing) -> tuple[FilmLine, ...]:
+    """Mark the film with the highest score, which the page opens on; films without an answer stay as they came."""
+    scored = [film for film in films if film.score]
+    if not scored:
+        return tuple(films)
+    worst = max(scored, key=lambda film: film.score.value if film.score else 0.0)
+    above = worst.score is not None and worst.score.above
+    decided = above and len(films) > 1 and found.study.decision is Decision.SIGNIFICANT_FINDING
+    return tuple(replace(film, first=True, decided=decided) if film is worst else film for film in films)
 
 
 def _film(
@@ -293,10 +315,12 @@ def _threshold(model: Model | None) -> float | None:
 
 def _score(page: PageMaker, analysis: Analysis, threshold: float | None) -> Score:
     if threshold is None:
-        return Score(f"{analysis.score:.2f}", "–", "", analysis.above)
+        return Score(analysis.score, f"{analysis.score:.2f}", "–", "", analysis.above)
     decimals = next((n for n in range(2, 7) if f"{analysis.score:.{n}f}" != f"{threshold:.{n}f}"), 6)
     texts = f"{analysis.score:.{decimals}f}", f"{threshold:.{decimals}f}"
-    return Score(*texts, page.say(_band(analysis.score, threshold, above=analysis.above)), analysis.above)
+    return Score(
+        analysis.score, *texts, page.say(_band(analysis.score, threshold, above=analysis.above)), analysis.above
+    )
 
 
 def _band(score: float, threshold: float, *, above: bool) -> str:

@@ -277,7 +277,7 @@
     event.preventDefault();
   });
 
-  const first = panel.querySelector("[data-film][data-map]") || panel.querySelector("[data-film]");
+  const first = panel.querySelector("[data-first]") || panel.querySelector("[data-film][data-map]") || panel.querySelector("[data-film]");
   if (first) show(Number(first.dataset.film)); else say("");
   canvas.focus({ preventScroll: true });
 })();

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -13,6 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import delete, select, update
 
 from clearfilm.config import Config, Destination
+from clearfilm.policy.rules import Level
+from clearfilm.policy.stages import Stage
 from clearfilm.triage import Decision
 from db import audit, schema, verdicts
 from db.accounts import Role
@@ -375,6 +378,26 @@ def test_a_verdict_about_films_of_which_one_was_not_shown_is_refused(
     assert "A film has come meanwhile" in answer.text
 
 
+def test_a_study_that_is_back_from_its_longest_wait_is_not_said_to_be_read_later(
+    site: Site, archive: Archive, as_reader: httpx2.Client
+) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1)
+    now = archive.study(study_id).last_received_at
+
+    def shows(level: Level, days: int = 1) -> bool:
+        with site.database.begin() as session:
+            placed = update(StudyPlacement).where(StudyPlacement.study_id == study_id)
+            over = [{"rule": "maximum-wait", "words": "has waited for the longest time"}]
+            values = {"level": level, "shown": True, "tagged": True, "stage": Stage.ACTIVE}
+            reasons = over if level is Level.USUAL else []
+            session.execute(placed.values(**values, returns_at=now + timedelta(days=days), reasons=reasons))
+        return "may be read later" in as_reader.get(f"/studies/{study_id}").text
+
+    assert shows(Level.LATER)
+    assert not shows(Level.LATER, days=-1)  # the schedule has not been there yet
+    assert not shows(Level.USUAL)
+
+
 def test_study_that_was_deleted_meanwhile_is_said_in_words(
     site: Site, archive: Archive, as_radiologist: httpx2.Client
 ) -> None:
@@ -402,6 +425,28 @@ def pixels(page: Page) -> list[int]:
         })))"""
     )
     return found
+
+
+@pytest.mark.parametrize("withheld", [False, True])
+def test_case_opens_on_the_film_that_decided(browser_page: Page, site: Site, archive: Archive, withheld: bool) -> None:
+    """Without an answer it opens on the first one, and tells of none that it is the worst."""
+    page = browser_page
+    study_id, first = archive.receive(SAMPLES / "06-cr-mass.dcm")
+    uid = archive.study(study_id).study_instance_uid
+    _, second = archive.receive(SAMPLES / "10-cr-pneumothorax.dcm", study_uid=uid)
+    archive.read(first, 0.31)
+    archive.read(second, 0.71)
+    archive.conclude(study_id)
+    if withheld:
+        with site.database.begin() as session:
+            session.execute(update(Study).where(Study.id == study_id).values(withheld=True))
+    enter(page, Role.READER)
+    open_case(page, study_id)
+    expect(page.locator("[aria-current=true][data-film]")).to_have_text("Film 1" if withheld else "Film 2")
+    marked = page.locator("#p-films li").filter(has_text="decided the answer")
+    expect(marked).to_have_count(0 if withheld else 1)
+    if not withheld:
+        expect(marked).to_contain_text("Film 2")
 
 
 def test_drag_changes_the_window_and_keys_the_view(browser_page: Page, finding: tuple[int, int]) -> None:
