@@ -97,7 +97,7 @@ class Archive:
         )
         with self.database.begin() as session:
             intake.record(session, film, now=self.database.now(session), quiet=timedelta(0))
-            found = session.scalars(select(Instance).order_by(Instance.id.desc())).first()
+            found = session.scalars(select(Instance).order_by(Instance.id.desc()).limit(1)).first()
             assert found is not None
             return found.study_id, found.id
 
