@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(prefix="bench-worklist-") as name:
         prepare(Path(name), arguments.studies)
         with serving(Path(name)) as (client, process):
             first = milliseconds(client, FIRST)

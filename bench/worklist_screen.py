@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(prefix="bench-worklist-") as name:
         prepare(Path(name), arguments.studies)
         seen = measure(Path(name), arguments.events)
     figures = {name: _summary(values) for name, values in seen.items()}
