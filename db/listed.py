@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from clearfilm.policy.rules import Level
 from clearfilm.triage import Decision
-from db import listing
+from db import listing, verdicts
 from db.listing import Place, Rank, Viewpoint
 from db.models import Analysis, Instance, InstanceState, Outstanding, Reading, Study, StudyPlacement, StudyState
 
@@ -50,6 +50,7 @@ class ListedStudy:
     reason: str | None  # why not analysed, or why failed
     step: Step
     reading: Reading | None
+    contradicted: bool  # readers disagree with each other about the answer that is shown
     received_at: datetime
     read_at: datetime | None
     waits: bool  # still to be read
@@ -70,6 +71,7 @@ def rows(session: Session, places: Sequence[Place], viewpoint: Viewpoint) -> lis
         )
     }
     films = _films(session, numbers)
+    contradicted = verdicts.contradicted(session, numbers)
     return [
         _row(
             place,
@@ -78,6 +80,7 @@ def rows(session: Session, places: Sequence[Place], viewpoint: Viewpoint) -> lis
             films[place.study_id],
             viewpoint,
             shows_answer=place.study_id in answered,
+            contradicted=place.study_id in answered & contradicted,
         )
         for place in places
         if place.study_id in studies
@@ -119,6 +122,7 @@ def _row(
     viewpoint: Viewpoint,
     *,
     shows_answer: bool,
+    contradicted: bool,
 ) -> ListedStudy:
     flag = placement if placement and placement.shown and placement.revision == study.revision else None
     flagged = flag is not None and viewpoint.shows and study.state is StudyState.CONCLUDED
@@ -143,6 +147,7 @@ def _row(
         reason=study.reason if shows_answer or study.outstanding is Outstanding.FAILED else None,
         step=_step(study, films, shows_answer=shows_answer),
         reading=study.reading,
+        contradicted=contradicted,
         received_at=study.first_received_at,
         read_at=study.read_at,
         waits=study.read_at is None and study.first_received_at >= viewpoint.unread_since,

@@ -174,14 +174,18 @@ def period_start(model: ModelBundle, policy: Policy, now: datetime) -> datetime:
 
 def prior_labels(session: Session, study: Study) -> tuple[str, ...]:
     """Labels of the current reports about the patient's other studies; `UNLABELLED` where there is none."""
+    return tuple(sorted(report.label or UNLABELLED for report in prior_reports(session, study)))
+
+
+def prior_reports(session: Session, study: Study) -> list[Report]:
+    """The current reports about the patient's other studies, in no order."""
     if not study.patient_id:
-        return ()
+        return []
     # Two plain statements for two indexes: with one condition for all, the whole table is read for every study.
     by_patient = select(Report).where(Report.patient_id == study.patient_id)
     by_study = select(Report).join(Study, Study.id == Report.study_id).where(Study.patient_id == study.patient_id)
     found = {report.id: report for statement in (by_patient, by_study) for report in session.scalars(statement)}
-    others = [one for one in found.values() if one.superseded_by is None and not _is_about(study, one)]
-    return tuple(sorted(report.label or UNLABELLED for report in others))
+    return [one for one in found.values() if one.superseded_by is None and not _is_about(study, one)]
 
 
 def _is_about(study: Study, report: Report) -> bool:

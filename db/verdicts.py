@@ -11,6 +11,7 @@ in between makes it void: its reader has not seen that film.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -89,6 +90,7 @@ class Correction:
     """The answer of a person that replaces the one of the algorithm."""
 
     verdict_id: int
+    user_id: int
     user: str
     decision: Decision
     revision: int  # that was corrected
@@ -350,6 +352,18 @@ def standing(session: Session, study_id: int, revision: int) -> list[Given]:
     return _given(session, Verdict.id.in_(_latest(Verdict.study_id == study_id, Verdict.revision == revision)))
 
 
+def contradicted(session: Session, study_ids: Sequence[int]) -> set[int]:
+    """Those of some studies about whose present answer some readers say yes and others no."""
+    rows = session.execute(
+        select(Verdict.study_id)
+        .join(Study, and_(Study.id == Verdict.study_id, Study.revision == Verdict.revision))
+        .where(Verdict.id.in_(_latest(Verdict.study_id.in_(study_ids))), Study.state == StudyState.CONCLUDED)
+        .group_by(Verdict.study_id)
+        .having(func.count(Verdict.agrees.distinct()) > 1)
+    )
+    return set(rows.scalars())
+
+
 def history(session: Session, study_id: int) -> list[Given]:
     """Everything that was ever said about a study, withdrawn or not, oldest first."""
     return _given(session, Verdict.study_id == study_id)
@@ -366,7 +380,7 @@ def correction(session: Session, study: Study) -> Correction | None:
         return None
     last = given[-1]
     decision = Decision.SIGNIFICANT_FINDING if last.finding else Decision.NO_SIGNIFICANT_FINDING
-    return Correction(last.id, last.user, decision, last.revision, last.at)
+    return Correction(last.id, last.user_id, last.user, decision, last.revision, last.at)
 
 
 def is_pending(session: Session, study: Study) -> bool:

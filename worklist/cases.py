@@ -59,6 +59,12 @@ DELIVERY_STATES: Final[Mapping[DeliveryState, str]] = {
     DeliveryState.FAILED: N_("failed"),
     DeliveryState.SUPERSEDED: N_("not sent: a newer answer replaced it"),
 }
+REPORT_LABELS: Final[Mapping[str, str]] = {
+    "finding": N_("report with a finding"),
+    "no_finding": N_("report without finding"),
+    "indeterminate": N_("report is not clear"),
+    policies.UNLABELLED: N_("no label yet"),
+}
 KINDS: Final[Mapping[ResultKind, str]] = {
     ResultKind.REPORT: N_("report"),
     ResultKind.SECONDARY_CAPTURE: N_("picture with map"),
@@ -76,6 +82,13 @@ class Standing:
     given: tuple[Given, ...]  # everybody's
     blind: bool  # no answer is shown, so the reader may only say what they see
     stage_shows: bool  # answers are shown as a rule
+    corrected_by: verdicts.Correction | None = None  # the answer that is shown is a person's
+    is_own_answer: bool = False  # the reader's
+
+    @property
+    def contradicted(self) -> bool:
+        """Readers disagree with each other."""
+        return len({given.finding for given in self.given}) > 1
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,17 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class PriorReport:
+    """A radiologist's report about the patient whose films this node does not have."""
+
+    accession_number: str | None
+    date: str  # of the report; empty: not told
+    received_at: datetime
+    words: str
+    chip: str
+
+
+@dataclass(frozen=True)
 class Case:
     """Everything but the timeline."""
 
@@ -159,6 +183,7 @@ class Case:
     model: Model | None
     sent: tuple[Sent, ...]
     priors: tuple[Prior, ...]
+    prior_reports: tuple[PriorReport, ...]
     may_wait: bool  # it is flagged, and its longest wait is not over
     correction: verdicts.Correction | None
     pending: bool  # a corrected result is about to be made
@@ -182,6 +207,7 @@ def standing(page: PageMaker, session: Session, study_id: int) -> Standing:
     concluded = study.state is StudyState.CONCLUDED and study.decision is not None
     withheld = study.withheld and study.reading is not Reading.REPORTED
     shown = concluded and stage.shows and (not withheld or own is not None)
+    corrected_by = _corrected_by(session, study) if shown else None
     return Standing(
         study=study,
         answer_shown=shown,
@@ -190,6 +216,8 @@ def standing(page: PageMaker, session: Session, study_id: int) -> Standing:
         given=given if shown else (),
         blind=not shown and study.state is not StudyState.FAILED,
         stage_shows=stage.shows,
+        corrected_by=corrected_by,
+        is_own_answer=corrected_by is not None and corrected_by.user_id == login.user_id,
     )
 
 
@@ -216,6 +244,7 @@ def case(page: PageMaker, session: Session, study_id: int) -> Case:
         model=model,
         sent=_sent(page, session, study) if found.answer_shown else (),
         priors=_priors(page, session, study),
+        prior_reports=_prior_reports(page, session, study),
         may_wait=found.answer_shown and _may_wait(page, session, study),
         correction=verdicts.correction(session, study) if found.answer_shown else None,
         pending=found.answer_shown and verdicts.is_pending(session, study),
@@ -244,14 +273,14 @@ def _answer(page: PageMaker, session: Session, found: Standing, films: Sequence[
     return {
         "words": page.say(DECISIONS[study.decision]),
         "chip": CHIPS[study.decision],
-        "explanation": _explanation(page, session, study, films),
+        "explanation": _explanation(page, found, films),
     }
 
 
-def _explanation(page: PageMaker, session: Session, study: Study, films: Sequence[FilmLine]) -> str:
+def _explanation(page: PageMaker, found: Standing, films: Sequence[FilmLine]) -> str:
     """Why this answer, in one sentence."""
-    correction = verdicts.correction(session, study)
-    if correction is not None and correction.revision < study.revision and _is_corrected(study):
+    study, correction = found.study, found.corrected_by
+    if correction is not None:
         return page.say(N_("Corrected by {name}. The answer of the model was another one."), name=correction.user)
     above = sum(film.score.above for film in films if film.score)
     if study.decision is Decision.SIGNIFICANT_FINDING:
@@ -266,8 +295,11 @@ def _explanation(page: PageMaker, session: Session, study: Study, films: Sequenc
     )
 
 
-def _is_corrected(study: Study) -> bool:
-    return (study.reason or "").startswith("corrected by a radiologist")
+def _corrected_by(session: Session, study: Study) -> verdicts.Correction | None:
+    if not (study.reason or "").startswith("corrected by a radiologist"):
+        return None
+    correction = verdicts.correction(session, study)
+    return correction if correction is not None and correction.revision < study.revision else None
 
 
 def _films(page: PageMaker, session: Session, found: Standing, model: Model | None) -> tuple[FilmLine, ...]:
@@ -387,6 +419,22 @@ def _priors(page: PageMaker, session: Session, study: Study) -> tuple[Prior, ...
         query = query.where(or_(Study.patient_birth_date.is_(None), Study.patient_birth_date == "", same))
     newest = query.order_by(Study.study_date.desc(), Study.id.desc()).limit(MOST_PRIORS)
     return tuple(_prior(page, standing(page, session, number)) for number in session.scalars(newest).all())
+
+
+def _prior_reports(page: PageMaker, session: Session, study: Study) -> tuple[PriorReport, ...]:
+    """Reports that may keep the study at its place though there is nothing of them to open; newest first."""
+    found = [report for report in policies.prior_reports(session, study) if report.study_id is None]
+    found.sort(key=lambda report: report.reported_at or report.received_at, reverse=True)
+    return tuple(
+        PriorReport(
+            accession_number=report.accession_number,
+            date=f"{report.reported_at:%Y-%m-%d}" if report.reported_at else "",
+            received_at=report.received_at,
+            words=page.say(REPORT_LABELS[report.label or policies.UNLABELLED]),
+            chip="finding" if report.label == "finding" else "wait",
+        )
+        for report in found[:MOST_PRIORS]
+    )
 
 
 def _prior(page: PageMaker, found: Standing) -> Prior:

@@ -168,6 +168,8 @@ def _reading(study: ListedStudy) -> str:
     """Where its readers have got to. Whether a verdict agrees with an answer that is not shown is not told."""
     if study.reading is Reading.OPENED and study.read_at is not None:
         return N_("judged")
+    if study.contradicted and study.reading is not Reading.REPORTED:
+        return N_("readers disagree")
     return READERS[Readers(study.reading.value)] if isinstance(study.reading, Reading) else ""
 
 

@@ -80,6 +80,8 @@ def judge(
         found = cases.standing(page, session, study_id)
         if found.blind is (says in ("agree", "disagree")):
             raise Problem(409, N_("The answer has changed meanwhile; look at it again."))
+        if found.is_own_answer and says == "agree":
+            raise Problem(409, N_("This answer is your own correction; there is nothing to agree with."))
         if found.blind and seen != _newest_film(session, study_id):
             raise Problem(409, N_("A film has come meanwhile; look at the study again."))
         user_id = page.visit.login.user_id

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -17,13 +17,26 @@ from clearfilm.config import Config, Destination
 from clearfilm.policy.rules import Level
 from clearfilm.policy.stages import Stage
 from clearfilm.triage import Decision
-from db import audit, schema, verdicts
+from db import accounts, audit, schema, verdicts
 from db.accounts import Role
-from db.models import Analysis, Audit, Instance, Job, JobKind, Reading, Study, StudyPlacement
+from db.models import (
+    Analysis,
+    Audit,
+    Instance,
+    Job,
+    JobKind,
+    Reading,
+    Report,
+    ReportSource,
+    ReportStatus,
+    Study,
+    StudyPlacement,
+)
 from db.session import Database
 from tests.accessibility import assert_accessible
-from tests.integration.worklist.conftest import Site, enter, seed_users, serving
+from tests.integration.worklist.conftest import PASSWORD, Site, enter, form_token, seed_users, serving
 from tests.integration.worklist.films import SAMPLES, Archive, hill
+from worklist import passwords
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}\u202e%(x)s{y}"
 # One film for each transfer syntax, bit depth and photometric interpretation among the samples.
@@ -396,6 +409,77 @@ def test_a_study_that_is_back_from_its_longest_wait_is_not_said_to_be_read_later
     assert shows(Level.LATER)
     assert not shows(Level.LATER, days=-1)  # the schedule has not been there yet
     assert not shows(Level.USUAL)
+
+
+def test_whoever_corrected_the_answer_is_not_asked_to_agree_with_it(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client
+) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1)
+    judge(as_radiologist, study_id, "disagree", corrects="true")
+    with site.database.begin() as session:
+        now = site.database.now(session)
+        session.execute(update(Job).where(Job.kind == JobKind.CONCLUDE).values(run_after=now))
+    archive.conclude(study_id, 2)
+    page = as_radiologist.get(f"/studies/{study_id}").text
+    assert "You corrected this answer." in page
+    assert 'value="agree"' not in page
+    answer = judge(as_radiologist, study_id, "agree")
+    assert answer.status_code == 409
+    assert "your own correction" in answer.text
+    assert judge(as_radiologist, study_id, "disagree").status_code == 303  # everybody errs
+    other = second_radiologist(site)
+    assert 'value="agree"' in other.get(f"/studies/{study_id}").text
+
+
+def second_radiologist(site: Site) -> httpx2.Client:
+    """Another one, logged in."""
+    with site.database.begin() as session:
+        if accounts.user(session, "second") is None:
+            password_hash = passwords.hash_password(PASSWORD, name="second")
+            now = site.database.now(session)
+            accounts.add_user(session, "second", Role.RADIOLOGIST, password_hash, now=now)
+    client = site.client()
+    data = {"name": "second", "password": PASSWORD, "form_token": form_token(client.get("/login").text)}
+    assert client.post("/login", data=data).status_code == 303
+    client.headers["x-form-token"] = form_token(client.get("/settings").text)
+    return client
+
+
+def test_readers_who_contradict_each_other_are_marked_in_case_and_list(
+    site: Site, archive: Archive, as_radiologist: httpx2.Client, as_reader: httpx2.Client
+) -> None:
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1, PatientID="TWICE")
+    other = second_radiologist(site)
+
+    def marks() -> list[int]:
+        paths = (f"/studies/{study_id}", f"/worklist/changes?ids={study_id}&text=TWICE", "/worklist.csv?text=TWICE")
+        return [as_reader.get(path).text.count("readers disagree") for path in paths]
+
+    judge(as_radiologist, study_id, "agree")
+    assert marks() == [0, 0, 0]
+    judge(other, study_id, "disagree")
+    assert marks() == [1, 1, 1]
+    other.post(f"/studies/{study_id}/verdict/undo", data={"revision": 1})
+    assert marks() == [0, 0, 0]
+
+
+def test_earlier_reports_without_films_are_shown_beside_the_priors(
+    site: Site, archive: Archive, as_reader: httpx2.Client
+) -> None:
+    with site.database.begin() as session:
+        now = site.database.now(session)
+        for number, label in (("OLD1", "finding"), ("OLD2", None), ("OWN", "no_finding")):
+            values = {"findings": "x", "impression": "x", "language": "en", "received_at": now, "patient_id": "REP1"}
+            told = datetime(2024, 3, 1, 12, tzinfo=UTC)
+            values |= {"digest": number, "accession_number": number, "label": label, "reported_at": told}
+            session.add(Report(source=ReportSource.CSV, status=ReportStatus.FINAL, **values))
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1, PatientID="REP1", AccessionNumber="OWN")
+    page = as_reader.get(f"/studies/{study_id}").text
+    found = page.split('id="prior-reports"')[1].split("</ul>")[0]
+    for words in ("OLD1", "report with a finding", "OLD2", "no label yet", "2024-03-01", "no films here"):
+        assert words in found
+    assert "OWN" not in found
+    assert "None under this Patient ID" not in page
 
 
 def test_study_that_was_deleted_meanwhile_is_said_in_words(
