@@ -430,7 +430,7 @@ def _prior_reports(page: PageMaker, session: Session, study: Study) -> tuple[Pri
             accession_number=report.accession_number,
             date=f"{report.reported_at:%Y-%m-%d}" if report.reported_at else "",
             received_at=report.received_at,
-            words=page.say(REPORT_LABELS[report.label or policies.UNLABELLED]),
+            words=page.say(REPORT_LABELS.get(report.label or "", REPORT_LABELS[policies.UNLABELLED])),
             chip="finding" if report.label == "finding" else "wait",
         )
         for report in found[:MOST_PRIORS]

@@ -319,17 +319,17 @@ def views_of(client: httpx2.Client, archive: Archive, study_id: int) -> dict[str
         "thumbnail": f"{in_list}/pictures/thumbnail/{film}",
         "capture": f"{in_list}/pictures/capture/{film}",
         "unread": f"/worklist/changes?ids={study_id}",
-        "row": f"/worklist/changes?ids={study_id}&text=BLIND",
+        "row": f"/worklist/changes?ids={study_id}&q=BLIND",
     }
     paths |= {
-        f"row {query}": f"/worklist/changes?ids={study_id}&text=BLIND&{query}"
-        for query in ("progress=open", "progress=concluded", "finding=none", "finding=no_significant_finding")
+        f"row {query}": f"/worklist/changes?ids={study_id}&q=BLIND&{query}"
+        for query in ("state=open", "state=concluded", "finding=none", "finding=no_significant_finding")
     }
     answers = {name: client.get(path, headers={"accept": "application/json"}) for name, path in paths.items()}
     found = {
         name: f"{answer.status_code} {answer.headers.get('x-film')} {answer.text}" for name, answer in answers.items()
     }
-    found["csv"] = next(line for line in client.get("/worklist.csv?text=BLIND").text.splitlines() if uid in line)
+    found["csv"] = next(line for line in client.get("/worklist.csv?q=BLIND").text.splitlines() if uid in line)
     for says in ("agree", "disagree"):
         form = {"revision": 1, "seen": film, "token": f"{says}-{study_id:020}", "says": says}
         found[says] = str(client.post(f"{case}/verdict", data=form).status_code)
@@ -452,7 +452,7 @@ def test_readers_who_contradict_each_other_are_marked_in_case_and_list(
     other = second_radiologist(site)
 
     def marks() -> list[int]:
-        paths = (f"/studies/{study_id}", f"/worklist/changes?ids={study_id}&text=TWICE", "/worklist.csv?text=TWICE")
+        paths = (f"/studies/{study_id}", f"/worklist/changes?ids={study_id}&q=TWICE", "/worklist.csv?q=TWICE")
         return [as_reader.get(path).text.count("readers disagree") for path in paths]
 
     judge(as_radiologist, study_id, "agree")

@@ -7,10 +7,15 @@ from datetime import timedelta
 import httpx2
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import select
 
+from clearfilm.policy.stages import Stage
+from clearfilm.triage import Decision
 from db import audit
 from db.accounts import Role
 from db.intake import ReceivedFilm, StudyAttributes, record
+from db.models import Study, StudyState
+from db.policy_tables import PolicyStep
 from tests.integration.worklist.conftest import Site, enter
 
 HOSTILE = (
@@ -152,3 +157,23 @@ def test_wall_names_nobody(as_reader: httpx2.Client) -> None:
 def test_auditor_sees_no_list(as_auditor: httpx2.Client) -> None:
     for path in ("/worklist", "/worklist.csv", "/wall", "/worklist/counts", "/worklist/studies/1/details"):
         assert as_auditor.get(path).status_code == 403
+
+
+def test_level_s_chip_fits_its_column(reading: Page, site: Site) -> None:
+    number = receive(site, 300, patient_id="LIMITED")
+    with site.database.begin() as session:
+        now = site.database.now(session)
+        session.add(PolicyStep(at=now, stage=Stage.ACTIVE, actor="test", reason="test", detail={}))
+        study = session.scalars(select(Study).where(Study.patient_id == "LIMITED")).one()
+        study.state, study.revision, study.decision = StudyState.CONCLUDED, 1, Decision.NO_SIGNIFICANT_FINDING
+        study.concluded_at, study.lowered_until = now, now - timedelta(minutes=1)
+        assert study.study_instance_uid == f"1.2.{number}"
+    reading.goto("/worklist?q=LIMITED")
+    chip = reading.locator("td.c-level .chip")
+    expect(chip).to_have_text("At its limit")
+    overflow = chip.evaluate("""(chip) => {
+        const cell = chip.closest("td"), room = parseFloat(getComputedStyle(cell).paddingRight);
+        return chip.getBoundingClientRect().right - (cell.getBoundingClientRect().right - room);
+    }""")
+    assert overflow <= 0
+    assert reading.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
