@@ -533,6 +533,25 @@ def test_case_opens_on_the_film_that_decided(browser_page: Page, site: Site, arc
         expect(marked).to_contain_text("Film 2")
 
 
+def test_answers_that_were_replaced_leave_room_for_the_names_of_destinations(
+    browser_page: Page, archive: Archive
+) -> None:
+    page = browser_page
+    study_id, _ = archive.add("06-cr-mass.dcm", 0.1)
+    _, late = archive.receive(SAMPLES / "06-cr-mass.dcm", study_uid=archive.study(study_id).study_instance_uid)
+    archive.read(late, 0.9)
+    archive.conclude(study_id, 2)
+    enter(page, Role.READER)
+    open_case(page, study_id)
+    expect(page.locator(".sent")).to_contain_text("a newer answer replaced it")
+    names = page.locator(".sent td:first-child")
+    cut = names.evaluate_all("cells => cells.some((cell) => cell.getClientRects()[0].width < 30)")
+    assert not cut
+    assert page.evaluate(
+        "() => { const panel = document.getElementById('panel'); return panel.scrollWidth <= panel.clientWidth; }"
+    )
+
+
 def test_drag_changes_the_window_and_keys_the_view(browser_page: Page, finding: tuple[int, int]) -> None:
     page = browser_page
     enter(page, Role.READER)
