@@ -453,3 +453,12 @@ def test_verdicts_hold_on_every_database(database: Database) -> None:
         assert verdicts.withdraw(session, study, reader.id, now=now)
         assert verdicts.is_called_off(session, study)
         assert list(session.scalars(verdicts.with_finding(blind=False))) == []
+        study.state = StudyState.OPEN
+        early = verdicts.see(session, study, user_id=reader.id, finding=True, token="e", now=now)
+        study.state, study.revision = StudyState.CONCLUDED, 2
+        verdicts.settle(session, study, now=now)
+        assert (early.revision, early.answer, early.agrees) == (2, NO_FINDING, False)
+        other = accounts.add_user(session, "roe", Role.RADIOLOGIST, None, now=now)
+        assert verdicts.contradicted(session, [study.id]) == set()
+        verdicts.give(session, study, revision=2, user_id=other.id, agrees=True, token="o", now=now)
+        assert verdicts.contradicted(session, [study.id]) == {study.id}
