@@ -168,11 +168,12 @@ class Node:
 
 
 def read_journal(pacs_folder: Path) -> list[dict[str, str]]:
-    """Everything that the test PACS ever stored, in order."""
+    """Everything that the test PACS ever stored, in order; a line that is being written is not there yet."""
     path = pacs_folder / JOURNAL
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def assert_nothing_doubled(journal: list[dict[str, str]]) -> None:
