@@ -111,7 +111,8 @@ SMALL = Scale(
 FULL = Scale(
     films=all_films,
     split_key=b"clearfilm-reference-1",
-    patients={"train": 807, "stop": 114, "calibrate": 112, "test": 115},
+    # One fewer in the test than from the folder: the shipped model does not analyse that patient's only film.
+    patients={"train": 807, "stop": 114, "calibrate": 112, "test": 114},
     settings={
         "worker.threads": 1,
         "training.epochs": 6,
