@@ -59,6 +59,8 @@ _FIGURES: Final = Recorded(
     N_("thumbnail"),
     N_("lungs blacked out"),
     N_("of bundle {digest}"),
+    N_("{n} of {all} critical films"),
+    N_("{loss} in {n} groups"),
     N_("{n} films, demonstration data"),
     N_("{n} films"),
     N_("at least {value}"),
@@ -70,7 +72,6 @@ _FIGURES: Final = Recorded(
     N_("{share}, no forecast"),
     N_("{share}, forecast {forecast}"),
     N_("{n} of {all} with a report"),
-    N_("{n} of {all}"),
     N_("{value} ({reason})"),
     N_("{low} to {high}"),
 )
