@@ -269,6 +269,7 @@ def try_to_send(peer: RawPeer, data: bytes) -> None:
 
 def test_churn_of_associations_leaves_no_threads_or_descriptors(listener: RunningListener) -> None:
     process = psutil.Process()
+    idle = threading.active_count()
 
     def churn(times: int) -> None:
         for number in range(times):
@@ -280,7 +281,7 @@ def test_churn_of_associations_leaves_no_threads_or_descriptors(listener: Runnin
                     peer.release()
 
     churn(4)
-    settle(lambda: threading.active_count() <= 4)
+    settle(lambda: threading.active_count() <= idle)
     threads, descriptors = threading.active_count(), process.num_fds()
     churn(60)
     settle(lambda: threading.active_count() <= threads and process.num_fds() <= descriptors)

@@ -452,7 +452,7 @@ def test_readers_who_contradict_each_other_are_marked_in_case_and_list(
     other = second_radiologist(site)
 
     def marks() -> list[int]:
-        paths = (f"/studies/{study_id}", f"/worklist/changes?ids={study_id}&q=TWICE", "/worklist.csv?q=TWICE")
+        paths = (f"/studies/{study_id}", "/worklist?q=TWICE", "/worklist.csv?q=TWICE")
         return [as_reader.get(path).text.count("readers disagree") for path in paths]
 
     judge(as_radiologist, study_id, "agree")
