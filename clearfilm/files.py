@@ -60,6 +60,14 @@ class DurableFile:
         self._size = self._handed_over = 0
         with self._storage_errors():
             _make_folder(path.parent)
+            self._create_locked()
+
+    def _create_locked(self) -> None:
+        """Between making the file and locking it a sweep may have removed it: then make it again."""
+        self._descriptor = _create(self._temporary)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        while os.fstat(self._descriptor).st_nlink == 0:
+            os.close(self._descriptor)
             self._descriptor = _create(self._temporary)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 

@@ -1,14 +1,17 @@
 """File meta information of our own, and the disk guard."""
 
 import errno
+import fcntl
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydicom import dcmread
 
 from clearfilm.config import Disk
 from clearfilm.errors import OutOfSpace
+from clearfilm.files import DurableFile
 from storescp.storage import DiskGuard, Origin, file_prefix
 
 
@@ -51,3 +54,24 @@ def test_disk_that_fails_is_not_trusted_again(tmp_path: Path) -> None:
     with pytest.raises(OutOfSpace, match="failed"):
         guard.require_space()
     assert guard.is_critical
+
+
+def test_sweep_between_making_and_locking_a_file_costs_no_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[Path] = []
+
+    def lock(descriptor: int, operation: int) -> None:
+        if not swept:
+            (unfinished,) = tmp_path.glob("film*")
+            unfinished.unlink()
+            swept.append(unfinished)
+        fcntl.flock(descriptor, operation)
+
+    monkeypatch.setattr(
+        "clearfilm.files.fcntl", SimpleNamespace(flock=lock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+    )
+    file = DurableFile(tmp_path / "film.dcm")
+    file.write(b"bytes")
+    file.publish()
+    file.close()
+    assert swept
+    assert (tmp_path / "film.dcm").read_bytes() == b"bytes"
