@@ -25,7 +25,7 @@ from playwright.sync_api import Page, sync_playwright
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
-from clearfilm.config import Config
+from clearfilm.config import Config, Study
 from db import schema
 from db.accounts import Role
 from db.session import Database
@@ -75,7 +75,7 @@ def picture(path: Path | None) -> NDArray[np.uint8]:
 
 def measure(folder: Path, content: NDArray[np.uint8], rounds: int) -> dict[str, Any]:
     """Figures for each encoding."""
-    config = Config(data_folder=folder / "data", study={"quiet_seconds": 0})  # type: ignore[arg-type]
+    config = Config(data_folder=folder / "data", study=Study(quiet_seconds=0))
     with closing(Database(config.database_url)) as database:
         schema.prepare(database)
         seed_users(database)

@@ -24,7 +24,7 @@ from playwright.sync_api import Page, sync_playwright
 from sqlalchemy import Connection, event
 
 from bench.worklist import READERS, listen, prepare, serving
-from clearfilm.config import Config
+from clearfilm.config import Config, Study
 from db import conclusions
 from db.session import Database
 from tests.conftest import CHROMIUM, FLAGS
@@ -77,7 +77,7 @@ def main() -> None:
 def measure(folder: Path, events: int) -> dict[str, list[float]]:
     """Milliseconds of each event: the arrival of a study, and its answer."""
     seen: dict[str, list[float]] = {"arrival": [], "answer": []}
-    config = Config(data_folder=folder, study={"quiet_seconds": 0})  # type: ignore[arg-type]
+    config = Config(data_folder=folder, study=Study(quiet_seconds=0))
     with closing(Database(config.database_url)) as database:
         archive = Archive(database, config)
         archive.activate_model()

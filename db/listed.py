@@ -157,14 +157,18 @@ def _row(
     )
 
 
+def _is_delivered(study: Study) -> bool:
+    """Everything of the latest conclusion is at its destinations."""
+    if study.delivered_at is None or study.concluded_at is None or study.outstanding is not None:
+        return False
+    return study.delivered_at >= study.concluded_at
+
+
 def _step(study: Study, films: list[_Film], *, shows_answer: bool) -> Step:
     if study.outstanding is Outstanding.FAILED:
         return Step.FAILED
     if study.state is StudyState.CONCLUDED and shows_answer:
-        sent = study.delivered_at is not None and study.concluded_at is not None
-        if sent and study.delivered_at >= study.concluded_at and study.outstanding is None:  # type: ignore[operator]
-            return Step.DELIVERED
-        return Step.CONCLUDED
+        return Step.DELIVERED if _is_delivered(study) else Step.CONCLUDED
     if not films or any(film.state is InstanceState.QUEUED for film in films):
         return Step.QUEUED
     if study.state is not StudyState.CONCLUDED and all(film.state is InstanceState.NOT_ANALYSED for film in films):
