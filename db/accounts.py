@@ -57,6 +57,11 @@ class User(Base):
         """Logs in with a password of this node, not at a provider."""
         return self.issuer is None
 
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is for its provider; None: a user of this node."""
+        return Identity(self.issuer, self.subject) if self.issuer is not None and self.subject is not None else None
+
 
 class Login(Base):
     """One browser that is logged in."""

@@ -162,7 +162,7 @@ def admit(database: Database, person: Person, address: str) -> User:
 
 
 def _admit(session: Session, person: Person, role: Role, address: str, *, now: datetime) -> User:
-    user = accounts.user_of(session, person.identity)
+    user = accounts.user_of(session, person.identity) or _added_meanwhile(session, person)
     if user is None:
         return _add(session, person, role, address, now=now)
     if user.disabled_at is not None:
@@ -184,11 +184,24 @@ def _admit(session: Session, person: Person, role: Role, address: str, *, now: d
     return user
 
 
-def _add(session: Session, person: Person, role: Role, address: str, *, now: datetime) -> User:
-    """Never another's name: who has it locally, or at another provider, may be somebody else."""
-    name = require_name(person)
-    if accounts.user(session, name) is not None:
+def _added_meanwhile(session: Session, person: Person) -> User | None:
+    """The user of a person who was not there a moment ago; None: the name is free.
+
+    Another first login of the same person may end between two reads of one transaction (PostgreSQL).
+
+    Raises
+    ------
+    LoginRefused
+        If the name is another's: who has it locally, or at another provider, may be somebody else.
+    """
+    named = accounts.user(session, require_name(person))
+    if named is not None and named.identity != person.identity:
         raise LoginRefused(Refusal.NAME_TAKEN, person.identity.subject)
+    return named
+
+
+def _add(session: Session, person: Person, role: Role, address: str, *, now: datetime) -> User:
+    name = require_name(person)
     user = accounts.add_user_of(session, person.identity, name, role, now=now)
     provider = person.identity.issuer
     audit.record(

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from db import accounts
 from db.accounts import Identity, Login, Role, User
@@ -29,6 +30,23 @@ def test_first_logins_at_once_make_one_user(database: Database) -> None:
     assert len({user.id for user in users}) == 1
     with database.read() as session:
         assert session.scalars(select(Audit.event)).all() == ["user added"]
+
+
+def test_first_login_that_ends_between_two_reads_of_another_is_the_same_user(
+    url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite lets one transaction write at a time")
+    look_up, earlier = accounts.user_of, []
+
+    def look_up_and_be_overtaken(session: Session, identity: Identity) -> User | None:
+        found = look_up(session, identity)
+        monkeypatch.setattr(accounts, "user_of", look_up)
+        earlier.append(logins.admit(database, person(), "192.0.2.2"))
+        return found
+
+    monkeypatch.setattr(accounts, "user_of", look_up_and_be_overtaken)
+    assert logins.admit(database, person(), "192.0.2.1").id == earlier[0].id
 
 
 def test_two_people_of_one_name_at_once_are_one_user_and_one_refusal(database: Database) -> None:
