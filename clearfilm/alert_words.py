@@ -2,25 +2,45 @@
 
 from typing import Final
 
+from clearfilm.counts import NN_, Counted
+
 
 def N_(message: str) -> str:  # noqa: N802 - the name that gettext's tools look for
     """Mark a sentence for the catalogues of the web pages."""
     return message
 
 
-SENTENCES: Final = {
-    "silent_sender": N_(
-        "{subject} has sent no film for {hours} hours; usually it would have in about {missed} of them."
+SENTENCES: Final[dict[str, str | Counted]] = {
+    "silent_sender": NN_(
+        "{subject} has sent no film for {hours} hour, in which it usually would have.",
+        "{subject} has sent no film for {hours} hours; usually it would have in about {missed} of them.",
+        by="hours",
     ),
-    "stuck": N_("The oldest work has been waiting for {minutes} minutes."),
-    "failures": N_("{count} pieces of work have failed and wait for somebody to look at them."),
+    "stuck": NN_(
+        "The oldest work has been waiting for {minutes} minute.",
+        "The oldest work has been waiting for {minutes} minutes.",
+        by="minutes",
+    ),
+    "failures": NN_(
+        "{count} piece of work has failed and waits for somebody to look at it.",
+        "{count} pieces of work have failed and wait for somebody to look at them.",
+        by="count",
+    ),
     "destination": N_("{subject} does not take results: {error}"),
     "disk_low": N_("The disk is nearly full ({free} GB free): films are refused below {mark} GB."),
-    "disk_forecast": N_("The disk will be full in about {days} days."),
+    "disk_forecast": NN_(
+        "The disk will be full in about {days} day.", "The disk will be full in about {days} days.", by="days"
+    ),
     "process_down": N_("{subject} does not run."),
     "policy": N_("The triage policy went down to shadow by itself: {reason}"),
-    "backup": N_("The newest backup of the database is {hours} hours old."),
-    "paused": N_("{subject} has been paused for {hours} hours."),
+    "backup": NN_(
+        "The newest backup of the database is {hours} hour old.",
+        "The newest backup of the database is {hours} hours old.",
+        by="hours",
+    ),
+    "paused": NN_(
+        "{subject} has been paused for {hours} hour.", "{subject} has been paused for {hours} hours.", by="hours"
+    ),
 }
 ADVICE: Final = {
     "silent_sender": N_("Look whether the device works and can reach this node; see the callers."),

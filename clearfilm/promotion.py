@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from clearfilm.counts import counted
 from clearfilm.evaluation import SHORTCUTS, Comparison, Summary
 from clearfilm.model_settings import Promotion
 
@@ -184,7 +185,7 @@ def _figures(own: Summary | None, limits: Promotion) -> Iterator[Gate]:
         "films",
         "enough test films to quote figures",
         not demonstration,
-        NOT_EVALUATED if own is None else f"{own.n} films" + (", demonstration data" if demonstration else ""),
+        NOT_EVALUATED if own is None else counted(own.n, "film") + (", demonstration data" if demonstration else ""),
         "no demonstration data",
     )
     point = own.operating_point if own else None
@@ -274,14 +275,14 @@ def _differences(found: Comparison | None, limits: Promotion) -> Iterator[Gate]:
         "critical-misses",
         _MISSES,
         found is not None and found.critical > 0 and not found.new_critical_misses,
-        f"{len(found.new_critical_misses)} of {found.critical} critical films" if found else NOT_COMPARED,
+        f"{len(found.new_critical_misses)} of {counted(found.critical, 'critical film')}" if found else NOT_COMPARED,
         "0; look at each one before you waive this",
     )
     yield Gate(
         "groups",
         _GROUPS,
         found is not None and found.groups > 0 and found.largest_group_loss <= limits.group_margin,
-        f"{found.largest_group_loss:.3f} in {found.groups} groups" if found else NOT_COMPARED,
+        f"{found.largest_group_loss:.3f} in {counted(found.groups, 'group')}" if found else NOT_COMPARED,
         f"at most {limits.group_margin:g}",
     )
 

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from sqlalchemy import func, select
 
+from clearfilm.counts import counted
 from cli.node import opened
 from cli.terminal import print_json, say
 from db import audit
@@ -43,7 +44,7 @@ def verify(config_path: Path, *, as_json: bool, contains: str | None = None) -> 
     elif not is_there:
         say(f"no record has the hash {contains}: the end of the chain was cut off, or this is another database")
     elif broken is None:
-        say(f"the chain of {number} records holds; the last hash is {last}")
+        say(f"the chain of {counted(number, 'record')} holds; the last hash is {last}")
     else:
         say(f"the chain is broken at record {broken}: it was changed, or one before it was removed")
     return 0 if broken is None and is_there else 1

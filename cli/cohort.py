@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from clearfilm import config as configuration
+from clearfilm.counts import counted
 from clearfilm.errors import ConfigurationError, TrainingError
 from clearfilm.keys import installation_key, read_key
 from cli.node import opened
@@ -79,7 +80,7 @@ def export_cohort(config_path: Path, folder: Path, out: Path) -> None:
     cohort = cohorts.load(folder)
     with watching() as watcher, DecoderPool(config) as decoder:
         done = export(cohort, out, decoder, installation_key(config.data_folder / KEY_FILE), watcher=watcher)
-    say(f"{done.films} films exported to {out}; left out: {cohorts.describe(done.left_out)}")
+    say(f"{counted(done.films, 'film')} exported to {out}; left out: {cohorts.describe(done.left_out)}")
     say("Look for text burned into the pictures before you hand them on: it cannot be found by header alone.")
 
 
@@ -92,5 +93,6 @@ def _print(cohort: Cohort) -> None:
     excluded = cohort.manifest.excluded
     say(f"left out: {sum(excluded.values())} ({cohorts.describe(excluded)})")
     if cohort.manifest.shared_patients:
-        say(f"warning: {cohort.manifest.shared_patients} patients are in more than one part; figures will flatter")
+        shared = counted(cohort.manifest.shared_patients, "patient is", "patients are")
+        say(f"warning: {shared} in more than one part; figures will flatter")
     say(f"cohort {cohort.digest[:12]} in {cohort.folder}")

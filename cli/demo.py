@@ -14,6 +14,7 @@ import pydicom
 
 from clearfilm import config as configuration
 from clearfilm.config import Config, Destination
+from clearfilm.counts import counted
 from clearfilm.errors import ClearfilmError, ConfigurationError, StartupError
 from clearfilm.process import stop_event
 from clearfilm.triage import Decision
@@ -64,7 +65,7 @@ def run_demo(config_path: Path, samples: Path, *, once: bool) -> int:
         test_pacs.running(folder, destination.ae_title, destination.host, destination.port) as (pacs, _),
         _node(config_path),
     ):
-        say(f"sending {sum(study.films for study in studies)} films to {config.node.ae_title}")
+        say(f"sending {counted(sum(study.films for study in studies), 'film')} to {config.node.ae_title}")
         to = f"{config.node.ae_title}@{config.node.address}:{config.node.port}"
         if send_files([samples], to, sender):
             complain("clearfilm: not every sample film was taken")
@@ -73,7 +74,8 @@ def run_demo(config_path: Path, samples: Path, *, once: bool) -> int:
         _print_results(pacs, studies)
         say(f"results: {folder}")
         if missing:
-            complain(f"clearfilm: {missing} studies came back without complete results; see the log above")
+            lacking = counted(missing, "study", "studies")
+            complain(f"clearfilm: {lacking} came back without complete results; see the log above")
             return 1
         if not once:
             pages = address(config, config.worklist.port)

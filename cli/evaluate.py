@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from clearfilm import config as configuration
 from clearfilm.config import Config
+from clearfilm.counts import counted
 from clearfilm.errors import StartupError, TrainingError, UsageError
 from clearfilm.evaluation import REPORT, Summary
 from clearfilm.keys import installation_key
@@ -209,7 +210,8 @@ def _print(summary: Summary, out: Path) -> None:
         )
         rows.append(["missed, of them critical", f"{point.missed}, {point.missed_critical}", ""])
     rows += [[f"AUC of shortcut {name}", f"{area:.3f}", ""] for name, area in summary.shortcuts.items()]
-    title = f"{summary.n} films of {summary.patients} patients: {summary.normal} normal, {summary.abnormal} abnormal"
+    films = f"{counted(summary.n, 'film')} of {counted(summary.patients, 'patient')}"
+    title = f"{films}: {summary.normal} normal, {summary.abnormal} abnormal"
     print_table(title, ["figure", "value", "95 % interval"], rows)
     if summary.demonstration:
         say("demonstration data: too few films, do not quote these figures")

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from clearfilm.counts import counted
 from clearfilm.errors import BundleError
 from clearfilm.process import is_dead
 from clearfilm.vision.bundle import read_description
@@ -111,7 +112,7 @@ def _cohort_lines(cohort: dict[str, Any]) -> list[str]:
     lines += [f"    {part}: {_counts(counts)}" for part, counts in cohort.get("counts", {}).items()]
     for label, rules in cohort.get("rules", {}).items():
         lines += [
-            f"    {label} by {rule}: {counts['films']} films, {counts['reports']} reports"
+            f"    {label} by {rule}: {counted(counts['films'], 'film')}, {counted(counts['reports'], 'report')}"
             for rule, counts in rules.items()
         ]
     left_out = cohort.get("excluded", {})

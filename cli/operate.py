@@ -7,6 +7,7 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from clearfilm.config import Config
+from clearfilm.counts import counted
 from clearfilm.errors import ClearfilmError, UsageError
 from cli.node import opened
 from cli.terminal import say
@@ -28,7 +29,7 @@ def resend_study(config_path: Path, uid: str, to: list[str] | None) -> None:
             actor=getpass.getuser(),
             now=database.now(session),
         )
-    say(f"{count} results wait for sending")
+    say(f"{counted(count, 'result')} {'waits' if count == 1 else 'wait'} for sending")
 
 
 def retry_study(config_path: Path, uid: str) -> None:
@@ -37,7 +38,7 @@ def retry_study(config_path: Path, uid: str) -> None:
         films, sent = operations.retry_study(
             session, _find(session, uid), _destinations(config), actor=getpass.getuser(), now=database.now(session)
         )
-    say(f"{films} films and {sent} deliveries wait again")
+    say(f"{counted(films, 'film')} and {counted(sent, 'delivery', 'deliveries')} wait again")
 
 
 def retry_all(config_path: Path) -> None:
@@ -55,7 +56,8 @@ def retry_all(config_path: Path) -> None:
                     session, study, _destinations(config), actor=getpass.getuser(), now=database.now(session)
                 )
                 films, sent = films + more_films, sent + more_sent
-    say(f"{len(studies)} studies: {films} films and {sent} deliveries wait again")
+    number = counted(len(studies), "study", "studies")
+    say(f"{number}: {counted(films, 'film')} and {counted(sent, 'delivery', 'deliveries')} wait again")
 
 
 def _with_failures(config: Config) -> Select[int]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import typer
 
+from clearfilm.counts import counted
 from clearfilm.crashpoints import crash_point
 from clearfilm.errors import ClearfilmError, UsageError
 from clearfilm.promotion import as_json as gates_as_json
@@ -202,4 +203,5 @@ def reconclude(config_path: Path, digest: str, *, user: str | None, reported: bo
     if as_json:
         print_json({"digest": row.digest, "studies": number})
     else:
-        say(f"{number} studies are read and concluded again; see clearfilm status")
+        studies = counted(number, "study is", "studies are")
+        say(f"{studies} read and concluded again; see clearfilm status")

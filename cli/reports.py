@@ -12,6 +12,7 @@ from typing import Any
 from clearfilm import config as configuration
 from clearfilm import logs
 from clearfilm.config import ReportColumns, Reports
+from clearfilm.counts import counted
 from clearfilm.errors import ClearfilmError, ConfigurationError
 from clearfilm.process import notify_ready, stop_event
 from cli.node import opened, prepared
@@ -57,8 +58,8 @@ def import_reports(config_path: Path, source: Path, mapping: Sequence[str]) -> i
     if summary.matches is not None:
         waiting = summary.matches
         say(
-            f"{waiting.waiting} reports wait for their study"
-            f" ({waiting.ambiguous} fit several studies, {waiting.contradicted} name another patient than their study)"
+            f"{_waiting(waiting.waiting)} (several studies fit {waiting.ambiguous}, "
+            f"another patient than their study's is named in {waiting.contradicted})"
         )
     return 1 if summary.refused else 0
 
@@ -125,7 +126,11 @@ def label_database(config_path: Path, *, as_json: bool) -> None:
     print_table(
         f"lexicon {labeller.version}", ["label", "reports"], [[name, number] for name, number in counts.items()]
     )
-    say(f"{matches.waiting} reports wait for their study")
+    say(_waiting(matches.waiting))
+
+
+def _waiting(number: int) -> str:
+    return "1 report waits for its study" if number == 1 else f"{number} reports wait for their study"
 
 
 def review(config_path: Path | None, source: Path | None, out: Path) -> None:
@@ -151,7 +156,7 @@ def draw_audit(config_path: Path | None, source: Path | None, out: Path, number:
         writer.writerow(["report_id", *_TEXTS, _HUMAN])
         writer.writerows([text.report_id, text.findings, text.impression, ""] for text in drawn)
     values = ", ".join(value.value for value in Value)
-    say(f"{len(drawn)} reports in {out}: fill in {_HUMAN} ({values}), then --score {out}")
+    say(f"{counted(len(drawn), 'report')} in {out}: fill in {_HUMAN} ({values}), then --score {out}")
 
 
 def score_audit(config_path: Path | None, filled: Path, user: str | None, *, as_json: bool) -> None:
@@ -178,7 +183,7 @@ def score_audit(config_path: Path | None, filled: Path, user: str | None, *, as_
         values = {name: vars(estimate) if estimate else None for name, estimate in estimates.items()}
         print_json({"reports": found.reports, **values, "disagreements": found.disagreements})
         return
-    say(f"{found.reports} reports, lexicon {labeller.version}")
+    say(f"{counted(found.reports, 'report')}, lexicon {labeller.version}")
     for name, estimate in estimates.items():
         say(f"{name}: {_interval(estimate)}")
     say(f"disagreements: {', '.join(found.disagreements) or 'none'}")

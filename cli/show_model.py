@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from clearfilm.counts import counted
 from clearfilm.errors import BundleError
 from clearfilm.vision.bundle import read_description
 from cli.lineage import model_lines, note_dead, traced
@@ -85,7 +86,7 @@ def _print(found: dict[str, Any]) -> None:
     point = found["operating_point"]
     say(
         f"operating point {point['threshold']:.4f}: {point['sensitivity']:.1%} sensitivity at "
-        f"{point['confidence']:.0%} confidence, from {point['abnormal_patients']} abnormal patients"
+        f"{point['confidence']:.0%} confidence, from {counted(point['abnormal_patients'], 'abnormal patient')}"
         if point and "sensitivity" in point
         else f"operating point: {point or 'none'}"
     )
@@ -99,7 +100,7 @@ def _print(found: dict[str, Any]) -> None:
     if evaluation:
         demonstration = " (demonstration data)" if evaluation["demonstration"] else ""
         say(
-            f"evaluation {evaluation['digest'][:12]}: AUC {evaluation['auc']:.3f} on {evaluation['n']} films"
+            f"evaluation {evaluation['digest'][:12]}: AUC {evaluation['auc']:.3f} on {counted(evaluation['n'], 'film')}"
             f"{demonstration}"
         )
         if evaluation["page"]:
@@ -117,8 +118,9 @@ def _print_life(found: dict[str, Any]) -> None:
     say(f"studies with its answer now: {found['studies_decided']}")
     if found["shadow"]:
         shadow = found["shadow"]
+        studies = counted(shadow["studies"], "study", "studies")
         say(
-            f"silent reading: {shadow['days']:.1f} days, {shadow['studies']} studies, {shadow['below']} below the "
+            f"silent reading: {shadow['days']:.1f} days, {studies}, {shadow['below']} below the "
             f"operating point, {shadow['agreeing']} on the side of their conclusion; of {shadow['reported']} with a "
             f"report {shadow['abnormal']} with a finding, {shadow['missed']} of these below"
         )

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from clearfilm import config as configuration
 from clearfilm.config import Config
+from clearfilm.counts import counted
 from clearfilm.errors import ClearfilmError, UsageError
 from clearfilm.simulation import GROUPS, ORDERS, Arrivals, Simulation, Wait, simulate
 from clearfilm.triage import Decision
@@ -46,9 +47,10 @@ def run_simulation(
     if as_json:
         print_json(_json(found, arrivals, readers, minutes, limit))
         return
+    studies = counted(len(arrivals.arrived_seconds), "study", "studies")
     say(
-        f"{len(arrivals.arrived_seconds)} studies, {readers} readers, {minutes:g} minutes a study: "
-        f"{_busy(found.utilisation)}; limit {limit:g} minutes"
+        f"{studies}, {counted(readers, 'reader')}, {counted(minutes, 'minute')} a study: "
+        f"{_busy(found.utilisation)}; limit {counted(limit, 'minute')}"
     )
     if found.utilisation >= 1:
         say("more work arrives than is read: the waits below grow with the length of the data")

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from clearfilm.counts import counted
 from clearfilm.errors import ClearfilmError
 from clearfilm.triage import Decision
 from cli.node import opened
@@ -25,7 +26,7 @@ def print_status(config_path: Path, *, as_json: bool) -> None:
     model = found["model"]
     say(f"model: {model['name']} {model['version']} ({model['digest'][:12]})" if model else "model: none yet")
     for shadow in found["shadows"]:
-        about = f"{shadow['films']} films" if shadow["reads"] else f"switched off: {shadow['switched_off']}"
+        about = counted(shadow["films"], "film") if shadow["reads"] else f"switched off: {shadow['switched_off']}"
         say(f"shadow: {shadow['name']} {shadow['version']} ({shadow['digest'][:12]}), {about}")
     say(f"oldest waiting job: {found['oldest_waiting_seconds']:.0f} s")
     rows = [["studies", "", name, number] for name, number in found["studies"].items()]

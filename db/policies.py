@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from clearfilm.errors import PolicyError
 from clearfilm.policy.misses import Assessment, Tally, assess, target_of
-from clearfilm.policy.rules import NO_FINDING
+from clearfilm.policy.rules import NO_FINDING, earlier_reports
 from clearfilm.policy.settings import Policy
 from clearfilm.policy.stages import Proposal, Signature, Stage, Standing, counts_with, step
 from clearfilm.triage import Decision
@@ -205,8 +205,7 @@ def guard_by_reports(session: Session, *, now: datetime) -> list[int]:
     found = []
     for study in placements.lowered(session):
         others = sum(label != NO_FINDING for label in prior_labels(session, study))
-        words = f"{others} earlier reports that are not without finding"
-        if others and placements.guard(session, study, "prior-report", words, now=now):
+        if others and placements.guard(session, study, "prior-report", earlier_reports(others), now=now):
             found.append(study.id)
     return found
 

@@ -27,6 +27,7 @@ from clearfilm import __version__
 from clearfilm.alert_settings import Mail, Webhook
 from clearfilm.alert_words import ADVICE, SENTENCES
 from clearfilm.config import Config
+from clearfilm.counts import Counted
 from clearfilm.forecast import days_left
 from clearfilm.silence import LEARNED, missed_hours
 from db import alerts, associations, operations, policies, processes, senders, switches
@@ -229,7 +230,8 @@ class Alarm:
 
 def words(alert: Alert) -> str:
     """The alert as an English sentence."""
-    return SENTENCES[alert.kind].format(**{"subject": alert.subject, **alert.facts})
+    sentence, values = SENTENCES[alert.kind], {"subject": alert.subject, **alert.facts}
+    return sentence.english(**values) if isinstance(sentence, Counted) else sentence.format(**values)
 
 
 def send_mail(settings: Mail, message: EmailMessage) -> None:

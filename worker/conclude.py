@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from clearfilm import __version__, metrics
 from clearfilm.config import Config
+from clearfilm.counts import counted
 from clearfilm.crashpoints import crash_point
 from clearfilm.errors import ClearfilmError, LostLease
 from clearfilm.maps import UNREADABLE_MAP
@@ -365,7 +366,7 @@ def decide(films: tuple[Film, ...]) -> tuple[Decision, str]:
     """
     above = sum(film.above for film in films)
     unread = [film for film in films if not film.analysed]
-    total = "1 film" if len(films) == 1 else f"{len(films)} films"
+    total = counted(len(films), "film")
     if above:
         return Decision.SIGNIFICANT_FINDING, f"{above} of {total} at or above the operating point"
     if unread:

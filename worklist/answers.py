@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 
+from clearfilm.counts import Counted
 from clearfilm.errors import ClearfilmError
 from worklist import access
 from worklist.access import Denied, Visit
@@ -32,7 +33,7 @@ _HTTP_WORDS = {
 class Problem(Exception):
     """Something that the person can mend or wait for. `message` is English from the catalogue, `values` fill it."""
 
-    def __init__(self, status: int, message: str, **values: object) -> None:
+    def __init__(self, status: int, message: str | Counted, **values: object) -> None:
         super().__init__(message)
         self.status = status
         self.message = message

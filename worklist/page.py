@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
+from clearfilm.counts import Counted
 from db import audit
 from db.accounts import Role
 from worklist import templates
@@ -56,7 +57,7 @@ class PageMaker:
         }
         return HTMLResponse(self.services.templates.render(template, self.visit.language, context), status)
 
-    def say(self, message: str, **values: object) -> str:
+    def say(self, message: str | Counted, **values: object) -> str:
         """A sentence in the viewer's language."""
         return self.services.templates.translate(self.visit.language, message, **values)
 

@@ -13,6 +13,8 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from clearfilm.counts import Counted
+
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
@@ -54,9 +56,13 @@ class Templates:
         """A page as text. Every value in it is escaped unless a template says otherwise."""
         return self._environments[language].get_template(name).render(context)
 
-    def translate(self, language: str, message: str, **values: object) -> str:
+    def translate(self, language: str, message: str | Counted, **values: object) -> str:
         """A sentence of the code in the viewer's language; `{name}` in it takes a value."""
-        words = self._catalogues[language].gettext(message)
+        found = self._catalogues[language]
+        if isinstance(message, Counted):
+            words = found.ngettext(message.one, message.several, message.number(values))
+        else:
+            words = found.gettext(message)
         return words.format(**values) if values else words
 
     def _environment(self, language: str) -> Environment:

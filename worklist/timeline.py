@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from clearfilm.counts import NN_
 from clearfilm.policy.rules import Level, Placement, Reason
 from clearfilm.triage import Decision
 from db import placements, verdicts
@@ -53,6 +54,11 @@ RULES: Final[Mapping[str, str]] = {
     "stage-supervised": N_("flags are shown, the order of the list stays"),
     "stage-active": N_("flagged studies are read later"),
 }
+BACK: Final = NN_(
+    "after {minutes} minute at the latest it is back at its usual place",
+    "after {minutes} minutes at the latest it is back at its usual place",
+    by="minutes",
+)
 
 
 @dataclass(frozen=True)
@@ -147,9 +153,7 @@ def _reason(page: PageMaker, placement: Placement, reason: Reason) -> str:
     if reason.rule == "maximum-wait" and placement.level is Level.LATER:
         if not reason.subject:  # kept by a version that did not tell
             return page.say(N_("its longest wait counts"))
-        return page.say(
-            N_("after {minutes} minutes at the latest it is back at its usual place"), minutes=reason.subject
-        )
+        return page.say(BACK, minutes=reason.subject)
     if reason.rule not in RULES:
         return reason.words
     words = page.say(RULES[reason.rule])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from clearfilm.counts import counted
 from clearfilm.policy.settings import Policy
 from clearfilm.policy.stages import Stage
 from clearfilm.policy.words import first_found, normalise
@@ -101,7 +102,8 @@ def _not_clear(facts: Facts, policy: Policy) -> str | None:
     if facts.decision is not Decision.NO_SIGNIFICANT_FINDING:
         return facts.decision.words
     if facts.films < 1 or facts.films_below != facts.films:
-        return f"{facts.films - facts.films_below} of {facts.films} films not read as clear by the active model"
+        unread = facts.films - facts.films_below
+        return f"{unread} of {counted(facts.films, 'film')} not read as clear by the active model"
     return None
 
 
@@ -146,7 +148,13 @@ def _age_unknown(facts: Facts, policy: Policy) -> str | None:
 
 def _prior_report(facts: Facts, policy: Policy) -> str | None:
     others = sum(label != NO_FINDING for label in facts.prior_labels)
-    return f"{others} earlier reports that are not without finding" if others else None
+    return earlier_reports(others) if others else None
+
+
+def earlier_reports(number: int) -> str:
+    """What keeps a study at its place whose patient has such reports, for people."""
+    reports = counted(number, "earlier report")
+    return f"{reports} that {'is' if number == 1 else 'are'} not without finding"
 
 
 def _devices(facts: Facts, policy: Policy) -> str | None:
@@ -329,4 +337,4 @@ def _count(facts: Facts) -> str:
 
 
 def _minutes(wait: timedelta) -> str:
-    return f"{wait.total_seconds() / 60:g} minutes"
+    return counted(wait.total_seconds() / 60, "minute")

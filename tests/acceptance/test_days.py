@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from clearfilm import config as configuration
+from clearfilm.counts import Counted
 from clearfilm.dicom import scu
 from clearfilm.errors import PeerUnreachable
 from clearfilm.triage import Decision
@@ -24,6 +25,7 @@ from tests.accessibility import assert_accessible
 from tests.integration.commands import clearfilm
 from tests.report_factories import report
 from worklist.rooms.alert_words import STAGES
+from worklist.rooms.console_queues import DONE
 from worklist.templates import LANGUAGES, Templates
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -50,7 +52,7 @@ class Person:
     def name(self) -> str:
         return user_name(self.role, self.language)
 
-    def say(self, message: str, **values: object) -> str:
+    def say(self, message: str | Counted, **values: object) -> str:
         """A sentence of the pages in the person's language."""
         return WORDS.translate(self.language, message, **values)
 
@@ -363,7 +365,7 @@ def send_again(person: Person, pacs_folder: Path) -> None:
     expect(delivery).to_be_checked()
     person.tab_to(person.button("Send again"), "Shift+Tab")
     person.press("Enter")
-    expect(page.locator("p.notice")).to_have_text(person.say("{n} deliveries are sent again.", n=1))
+    expect(page.locator("p.notice")).to_have_text(person.say(DONE["resend"], n=1))
     await_condition(lambda: len(read_journal(pacs_folder)) == known + 2, 60, "both results at the PACS again")
     assert_nothing_doubled(read_journal(pacs_folder))
     enter(person, "Alerts")

@@ -138,7 +138,7 @@ def test_alert_is_mailed_and_posted_once_without_patient_data(
     watch.turn()
     watch.turn()
     (message,) = box.messages
-    assert "Subject: [CLEARFILM] 1 pieces of work have failed" in message
+    assert "[CLEARFILM] 1 piece of work has failed" in message
     assert "https://node.example/admin/alerts" in message
     ((headers, body),) = got
     assert json.loads(body)["kind"] == "failures"

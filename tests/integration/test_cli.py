@@ -317,7 +317,7 @@ def test_retry_all_queues_what_failed_of_every_study(config_path: Path, database
         )
     outcome = clearfilm(config_path, "retry", "--all")
     assert outcome.returncode == 0
-    assert outcome.stdout.strip() == "3 studies: 1 films and 1 deliveries wait again"
+    assert outcome.stdout.strip() == "3 studies: 1 film and 1 delivery wait again"
     with database.read() as session:
         jobs = session.execute(select(Job.study_id, Job.kind).order_by(Job.study_id)).all()
         assert [tuple(row) for row in jobs] == [

@@ -289,7 +289,7 @@ def test_lineage_walks_from_result_and_study_to_the_labels(site: Site) -> None:
         assert (found["model"]["digest"], found["model"]["run"]["started_by"]) == (site.first, "Anna")
         assert found["model"]["run"]["cohort"]["rules"]["normal"]["whole impression"] == {"films": 1, "reports": 1}
         text = site.call("model", "lineage", identifier).stdout
-        assert "normal by whole impression: 1 films, 1 reports" in text
+        assert "normal by whole impression: 1 film, 1 report" in text
         assert "Doe" not in text + json.dumps(found)
     assert site.told("model", "lineage", site.first[:10])["model"]["run"]["folder"] == "/runs/1"
     unknown = site.call("model", "lineage", "1.9.9")

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 
 from clearfilm.config import Config
+from clearfilm.counts import NN_
 from clearfilm.forecast import days_left
 from db import alerts, associations, operations, processes, registry, senders, switches
 from db.alerts import Alert, AlertKind
@@ -195,5 +196,5 @@ def disk_badge(page: PageMaker, session: Session, config: Config, now: datetime)
     left = days_left(alerts.disk_samples(session, now - _FORECAST_DAYS), mark)
     if left is None:
         return Badge(page.say(N_("Disk")), "good", words)
-    words += ", " + page.say(N_("lasts {n} days"), n=round(left) if left < 999 else "> 999")
+    words += ", " + page.say(NN_("lasts {n} day", "lasts {n} days"), n=round(left) if left < 999 else "> 999")
     return Badge(page.say(N_("Disk")), "warn" if left < config.alerts.disk_days else "good", words)

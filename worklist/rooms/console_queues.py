@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from clearfilm.counts import NN_, Counted
 from db import deliveries, operations, switches
 from db.models import Job, JobKind, JobState, Study
 from db.switches import Stage
@@ -46,14 +47,14 @@ FAILED = {
     "delivery": N_("delivery"),
 }
 PRIORITIES = {2: N_("STAT"), 1: N_("high"), 0: N_("routine")}
-DONE = {
+DONE: dict[str, str | Counted] = {
     "retry": N_("{n} tried again."),
     "cancel": N_("{n} cancelled. You can take that back for {seconds} seconds."),
-    "undo": N_("{n} cancellations taken back."),
-    "stat": N_("{n} studies have the priority STAT now."),
-    "high": N_("{n} studies have the priority high now."),
-    "routine": N_("{n} studies have the priority routine now."),
-    "resend": N_("{n} deliveries are sent again."),
+    "undo": NN_("{n} cancellation taken back.", "{n} cancellations taken back."),
+    "stat": NN_("{n} study has the priority STAT now.", "{n} studies have the priority STAT now."),
+    "high": NN_("{n} study has the priority high now.", "{n} studies have the priority high now."),
+    "routine": NN_("{n} study has the priority routine now.", "{n} studies have the priority routine now."),
+    "resend": NN_("{n} delivery is sent again.", "{n} deliveries are sent again."),
     "pause": N_("Paused. What was begun is finished first."),
     "resume": N_("Resumed."),
     "none": N_("Nothing was changed: somebody else was faster, or nothing was chosen."),

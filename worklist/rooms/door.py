@@ -5,12 +5,18 @@ from urllib.parse import quote
 
 from fastapi.responses import Response
 
+from clearfilm.counts import NN_
 from db import accounts
 from worklist import passwords
 from worklist.access import form_cookie_name
 from worklist.page import PageMaker, safe_path
 
 _KNOWN_SECONDS = 180 * 86_400
+TOO_MANY = NN_(
+    "Too many failed logins. Try again in {seconds} second.",
+    "Too many failed logins. Try again in {seconds} seconds.",
+    by="seconds",
+)
 
 
 def login_page(page: PageMaker, path: str, *, words: str | None, status: int = 200) -> Response:

@@ -18,6 +18,7 @@ from worklist.answers import Problem
 from worklist.page import Page, PageMaker, safe_path
 from worklist.rooms import sign_on, studies
 from worklist.rooms.door import (
+    TOO_MANY,
     end_login,
     known_cookie,
     login_page,
@@ -120,7 +121,7 @@ def _log_in(page: PageMaker, name: str, password: str, path: str) -> Response:
         metrics.LOGINS.labels("blocked").inc()
         if page.services.denials.admit(address) is not None:
             _record_failure(page, name, "too many tries")
-        words = page.say("Too many failed logins. Try again in {seconds} seconds.", seconds=int(wait) + 1)
+        words = page.say(TOO_MANY, seconds=int(wait) + 1)
         answer = login_page(page, path, words=words, status=429)
         answer.headers["Retry-After"] = str(int(wait) + 1)
         return answer

@@ -12,7 +12,7 @@ from worklist import logins, passwords
 from worklist.access import EVERYBODY, allow
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, safe_path
-from worklist.rooms.door import known_cookie
+from worklist.rooms.door import TOO_MANY, known_cookie
 from worklist.templates import LANGUAGES, N_
 
 room = APIRouter(prefix="/settings")
@@ -77,7 +77,7 @@ def set_password(page: Page, present: PasswordField, password: PasswordField, ag
         browser = logins.known_browser(session, user, known_cookie(page))
         wait = logins.waiting_seconds(session, login.name, address, now=database.now(session), browser=browser)
     if wait > 0:
-        raise Problem(429, N_("Too many failed logins. Try again in {seconds} seconds."), seconds=int(wait) + 1)
+        raise Problem(429, TOO_MANY, seconds=int(wait) + 1)
     if not passwords.verify(present, user.password_hash):
         # Somebody at a workstation that was left may try.
         with database.begin() as session:

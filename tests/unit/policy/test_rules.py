@@ -17,6 +17,7 @@ from clearfilm.policy.rules import (
     Facts,
     Level,
     Placement,
+    earlier_reports,
     longest_wait,
     place,
     returned,
@@ -217,3 +218,11 @@ def test_the_document_lists_the_rules_of_the_code() -> None:
     section = DOCUMENT.read_text(encoding="utf-8").split("## The rules")[1].split("\n## ")[0]
     listed = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)
     assert listed == [(rule.id, rule.words) for rule in RULES]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "1 earlier report that is not without finding"), (2, "2 earlier reports that are not without finding")],
+)
+def test_earlier_reports_are_counted(number: int, words: str) -> None:
+    assert earlier_reports(number) == words

@@ -42,9 +42,20 @@ def test_texts_of_others_stay_as_they_are(text: str) -> None:
     assert text in reason_words(CHINESE, f"unexpected {text}")
 
 
-@pytest.mark.parametrize("measured", [True, False])
-def test_what_gates_measure_and_want_is_chinese(measured: bool) -> None:
-    summary = Summary.model_validate(report(DIGEST, DIGEST)) if measured else None
+def of_one(*, demonstration: bool) -> Summary:
+    """An evaluation on one film, with one critical one and one group."""
+    content = report(DIGEST, DIGEST, n=1, demonstration=demonstration)
+    content["comparison"] |= {"critical": 1, "groups": 1}
+    return Summary.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [None, Summary.model_validate(report(DIGEST, DIGEST)), of_one(demonstration=True), of_one(demonstration=False)],
+    ids=["none", "many", "one, demonstration", "one"],
+)
+def test_what_gates_measure_and_want_is_chinese(summary: Summary | None) -> None:
+    measured = summary is not None
     evidence = Evidence(
         digest=DIGEST,
         fault=None,
@@ -57,3 +68,4 @@ def test_what_gates_measure_and_want_is_chinese(measured: bool) -> None:
     texts = [text for gate in gates(evidence, Promotion()) for text in (gate.measured, gate.wanted)]
     english = [text for text in texts if re.search("[a-z]{2}", figure_words(CHINESE, text).replace("a" * 12, ""))]
     assert english == []
+    assert [text for text in texts if re.search(r"\b1 \w*( \w+)?s\b", text)] == []
