@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, false, func, select, update
+from sqlalchemy import ColumnElement, and_, case, false, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from clearfilm.policy import rules
@@ -135,14 +135,41 @@ def guard(session: Session, study: Study, rule: str, words: str, subject: str = 
     return True
 
 
-def blind_with_report(session: Session) -> list[Study]:
-    """Studies of the blind share that have their report now, and whose results were never sent."""
+def end_blind(session: Session, *, received_before: datetime, now: datetime) -> list[int]:
+    """Show the answers about studies of the blind share that have no report after the longest time; gives them.
+
+    The caller commits.
+    """
+    overdue = (
+        _current()
+        .join(Study, Study.id == StudyPlacement.study_id)
+        .where(
+            StudyPlacement.blind,
+            StudyPlacement.withheld,
+            Study.state == StudyState.CONCLUDED,
+            Study.first_received_at <= received_before,
+            ~_has_report(Study.id),
+        )
+    )
+    rows = session.scalars(overdue.order_by(StudyPlacement.study_id)).all()
+    for row in rows:
+        _follow(session, row, rules.unblinded(_placement(row)), now)
+    return [row.study_id for row in rows]
+
+
+def blind_and_told(session: Session) -> list[Study]:
+    """Studies of the blind share that have their report, or were in it for long enough, with results never sent."""
     sent = select(Delivery.id).join(Result, Delivery.result_id == Result.id).where(Result.study_id == Study.id).exists()
     blind = select(StudyPlacement.study_id).where(StudyPlacement.superseded_at.is_(None), StudyPlacement.blind)
     return list(
         session.scalars(
             select(Study)
-            .where(Study.id.in_(blind), Study.state == StudyState.CONCLUDED, _has_report(Study.id), ~sent)
+            .where(
+                Study.id.in_(blind),
+                Study.state == StudyState.CONCLUDED,
+                or_(~Study.withheld, _has_report(Study.id)),
+                ~sent,
+            )
             .order_by(Study.id)
         )
     )

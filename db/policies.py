@@ -19,10 +19,13 @@ from clearfilm.triage import Decision
 from db import audit, placements, registry, verdicts
 from db.models import Instance, ModelBundle, Report, ReportStatus, Study, StudyPlacement
 from db.policy_tables import Device, PolicyStep
+from db.verdicts import Verdict
 
 FINDING: Final = "finding"
 UNLABELLED: Final = "unlabelled"
-REPORTS_ARRIVE: Final = timedelta(days=30)
+LATELY: Final = timedelta(days=30)
+ENOUGH_VERDICTS: Final = 10
+"""Verdicts lately from which on a blind share measures something at a site without reports."""
 # Any fixed number, another one than the audit trail's.
 _ADVISORY_LOCK = 0x636C6674
 
@@ -140,7 +143,9 @@ def assessment(session: Session, policy: Policy, *, now: datetime) -> Assessment
     no_report = Study.id.not_in(reported.where(Report.label.in_([FINDING, NO_FINDING])))
     by_verdict = and_(no_report, Study.id.in_(verdicts.with_finding(blind=False)))
     by_blind_verdict = and_(no_report, Study.id.in_(verdicts.with_finding(blind=True)))
-    is_unseen = and_(StudyPlacement.withheld, or_(by_report, by_blind_verdict)).label("is_unseen")
+    # Once the blind share's longest time is over a report is no longer blind; a verdict given before still is.
+    was_blind = and_(or_(StudyPlacement.withheld, StudyPlacement.blind), by_blind_verdict)
+    is_unseen = or_(and_(StudyPlacement.withheld, by_report), was_blind).label("is_unseen")
     rows = session.execute(
         select(StudyPlacement.tagged, is_unseen, func.count())
         .join(Study, Study.id == StudyPlacement.study_id)
@@ -210,10 +215,13 @@ def guard_by_reports(session: Session, *, now: datetime) -> list[int]:
     return found
 
 
-def reports_arrive(session: Session, *, now: datetime) -> bool:
-    """Whether a report came in lately: without any, a blind share would measure nothing."""
-    recent = select(Report.id).where(Report.received_at >= now - REPORTS_ARRIVE).limit(1)
-    return session.scalars(recent).first() is not None
+def is_measured(session: Session, *, now: datetime) -> bool:
+    """Whether reports or verdicts come in: without either, a blind share would measure nothing."""
+    report = select(Report.id).where(Report.received_at >= now - LATELY).limit(1)
+    if session.scalars(report).first() is not None:
+        return True
+    some = select(Verdict.id).where(Verdict.at >= now - LATELY).limit(ENOUGH_VERDICTS)
+    return len(session.scalars(some).all()) == ENOUGH_VERDICTS
 
 
 def notice_devices(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydicom import Dataset
 
@@ -106,7 +106,8 @@ class Placer:
                 age_years=_youngest([attributes for _, _, attributes in received], now),
                 prior_labels=policies.prior_labels(session, study),
                 new_devices=policies.notice_devices(session, devices, self._policy, now=now),
-                in_blind_share=policies.reports_arrive(session, now=now)
+                in_blind_share=now - study.first_received_at < timedelta(days=self._policy.blind_days)
+                and policies.is_measured(session, now=now)
                 and in_share(study.study_instance_uid, key, self._policy.blind_share),
             )
             placement = place(facts, self._policy, stage.standing.stage, now=now)

@@ -1,6 +1,7 @@
 """What time does to the triage policy: studies return, the alarm steps it down, blind ones are told afterwards."""
 
 import logging
+from datetime import timedelta
 
 from clearfilm.config import Config
 from db import audit, deliveries, placements, policies
@@ -22,6 +23,7 @@ class PolicyClock:
 
     def __init__(self, config: Config, database: Database) -> None:
         self._policy = config.policy
+        self._blind = timedelta(days=config.policy.blind_days)
         self._destinations = [destination.name for destination in config.destinations]
         self._database = database
 
@@ -58,15 +60,18 @@ class PolicyClock:
         if after is not None:
             logger.error("policy stepped down by the alarm", extra={"stage": after.stage, "alarm": found.alarm})
 
-    def send_blind_results(self) -> None:
-        """What was withheld from a reader of the blind share is sent once the report is there."""
-        with self._database.read() as session:
+    def end_blind_share(self) -> None:
+        """What was withheld from readers is shown and sent once the report is there, or after the longest time."""
+        with self._database.begin() as session:
             if not policies.in_force(session, self._policy).standing.stage.shows:
                 return
-            if not placements.blind_with_report(session):
-                return
-        with self._database.begin() as session:
             now = self._database.now(session)
-            for study in placements.blind_with_report(session):
+            for study_id in placements.end_blind(session, received_before=now - self._blind, now=now):
+                audit.record(
+                    session, "blind study shown after its longest time", actor="schedule", now=now, study_id=study_id
+                )
+            told = placements.blind_and_told(session)
+            for study in told:
                 deliveries.resend(session, study, self._destinations, actor="schedule", now=now)
-                logger.info("blind study has its report, results sent", extra={"study_id": study.id})
+        for study in told:
+            logger.info("blind study told, results sent", extra={"study_id": study.id})

@@ -70,7 +70,7 @@ class Schedule:
             (policy.return_overdue_studies, timedelta(seconds=10)),
             (policy.guard_by_reports, timedelta(seconds=30)),
             (policy.watch_misses, timedelta(minutes=1)),
-            (policy.send_blind_results, timedelta(minutes=1)),
+            (policy.end_blind_share, timedelta(minutes=1)),
             (self.guard_disk, timedelta(minutes=1)),
             (self.checkpoint, timedelta(minutes=1)),
             (self.delete_orphans, timedelta(hours=1)),

@@ -46,6 +46,7 @@ RULES: Final[Mapping[str, str]] = {
     "new-device": N_("a device that took it is not released yet"),
     "clear": N_("every film is below the operating point and no rule speaks against reading it later"),
     "blind-share": N_("it is in the blind share"),
+    "blind-over": N_("it was in the blind share for as long as it may"),
     "maximum-wait": N_("it has waited for as long as it may"),
     "stepped-down": N_("the policy went down a stage"),
     "disagreed": N_("a reader disagreed with the answer"),

@@ -69,7 +69,7 @@ class Placement:
     level: Level
     tagged: bool  # clear, and no guard speaks against it; also while nobody sees it
     shown: bool  # readers see the tag
-    blind: bool  # tagged, but kept in the blind share
+    blind: bool  # tagged, but kept in the blind share, now or once
     withheld: bool  # readers see no answer at all: stage off or shadow, or blind
     returns_at: datetime | None  # LATER only: when it is back at its usual place at the latest
     reasons: tuple[Reason, ...]
@@ -195,11 +195,23 @@ GUARDS: Final = (
 )
 CLEAR: Final = Rule("clear", "Every film is below the operating point, and no guard speaks against it: it is tagged.")
 BLIND: Final = Rule("blind-share", "Drawn into the blind share: nobody is shown the answer before the report.")
+BLIND_OVER: Final = Rule(
+    "blind-over", "It was in the blind share for the longest time and got no report: its answer is shown."
+)
 MAXIMUM_WAIT: Final = Rule("maximum-wait", "It has waited for the longest time: it is back at its usual place.")
 STEPPED_DOWN: Final = Rule("stepped-down", "The policy went down a stage: it is back at its usual place.")
 DISAGREED: Final = Rule("disagreed", "A reader disagreed with the answer: it is back at its usual place.")
 STAGES: Final = {stage: Rule(f"stage-{stage}", f"Stage {stage}: {stage.words}.") for stage in Stage}
-RULES: Final[tuple[Rule, ...]] = (*GUARDS, CLEAR, BLIND, MAXIMUM_WAIT, STEPPED_DOWN, DISAGREED, *STAGES.values())
+RULES: Final[tuple[Rule, ...]] = (
+    *GUARDS,
+    CLEAR,
+    BLIND,
+    BLIND_OVER,
+    MAXIMUM_WAIT,
+    STEPPED_DOWN,
+    DISAGREED,
+    *STAGES.values(),
+)
 
 
 def place(facts: Facts, policy: Policy, stage: Stage, *, now: datetime) -> Placement:
@@ -258,6 +270,15 @@ def returned(placement: Placement, *, now: datetime) -> Placement:
     reasons = tuple(reason for reason in placement.reasons if reason.rule != MAXIMUM_WAIT.id)
     over = Reason(MAXIMUM_WAIT.id, "has waited for the longest time: back at its usual place")
     return replace(placement, level=Level.USUAL, returns_at=None, reasons=(*reasons, over))
+
+
+def unblinded(placement: Placement) -> Placement:
+    """The placement after the blind share's longest time: the answer is shown, the study stays untagged in its place.
+
+    It stays counted as blind, so that what readers said until then is known to have been said without the answer.
+    """
+    over = Reason(BLIND_OVER.id, "was in the blind share for the longest time and got no report")
+    return replace(placement, withheld=False, reasons=(*placement.reasons, over))
 
 
 def stepped_down(placement: Placement, stage: Stage) -> Placement:

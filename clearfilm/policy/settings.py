@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from clearfilm.policy.words import normalise
 from clearfilm.section import Section
 
-RULES_VERSION: Final = "1"
+RULES_VERSION: Final = "2"
 """Grows with every change of a rule in the code."""
 
 
@@ -82,6 +82,8 @@ class Policy(Section):
     """Senders whose devices need no release; `demo` is the one of the shipped configuration."""
     blind_share: float = Field(0.03, ge=0, le=0.5)
     """Of the tagged studies that are shown to nobody as such, so that agreement can be measured."""
+    blind_days: int = Field(7, ge=1, le=90)
+    """The answer about such a study is shown and sent after so many days, also if no report has come."""
     target_miss_rate: float | None = Field(None, gt=0, lt=1)
     """Of the studies with a finding, the share that may be tagged; null: what the bundle's guarantee leaves."""
     alarm_confidence: float = Field(0.95, ge=0.5, lt=1)

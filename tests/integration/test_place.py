@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 from pydicom.uid import generate_uid
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from clearfilm.keys import installation_key
 from clearfilm.policy.blind import KEY_FILE, in_share
 from clearfilm.policy.rules import Level
 from clearfilm.policy.stages import Signature, Stage
 from clearfilm.triage import Decision
-from db import placements, policies, queue, reports, schema
-from db.models import Delivery, DeliveryState, JobKind, Report, ReportSource, ReportStatus, Result
+from db import accounts, placements, policies, queue, reports, schema, verdicts
+from db.accounts import Role
+from db.models import Audit, Delivery, DeliveryState, JobKind, Report, ReportSource, ReportStatus, Result, Study
 from db.placements import Placed
 from db.policy_tables import Device
 from db.reports import ReceivedReport
@@ -178,34 +179,83 @@ def test_a_device_is_released_by_two_users(any_desk: Desk) -> None:
     assert number_of(desk, Device) == 1
 
 
-def test_the_blind_share_is_sent_after_its_report(any_desk: Desk, tmp_path: Path) -> None:
-    desk = any_desk
+def conclude_blind(desk: Desk, folder: Path) -> None:
+    """A clear study, drawn into the blind share of a site whose reports come in."""
     configure(desk, blind_share=0.5)
-    key = installation_key(tmp_path / KEY_FILE)
+    key = installation_key(folder / KEY_FILE)
     desk.study_uid = next(uid for uid in iter(generate_uid, "") if in_share(uid, key, 0.5))
     with desk.database.begin() as session:
         other = ReceivedReport(ReportSource.HL7, ReportStatus.FINAL, "", "clear", accession_number="other")
         reports.record(session, other, now=desk.database.now(session))
     desk.read(desk.receive(), 0.1)
     desk.conclude()
+
+
+def test_the_blind_share_is_sent_after_its_report(any_desk: Desk, tmp_path: Path) -> None:
+    desk = any_desk
+    conclude_blind(desk, tmp_path)
     found = placed(desk).placement
     assert (found.level, found.tagged, found.blind, found.shown) == (Level.USUAL, True, True, False)
     assert priority(desk) == NORMAL
     clock = PolicyClock(desk.config, desk.database)
-    clock.send_blind_results()
+    clock.end_blind_share()
     assert number_of(desk, Delivery) == 0
     report(desk)
-    clock.send_blind_results()
+    clock.end_blind_share()
     assert number_of(desk, Delivery) == 8
-    clock.send_blind_results()
+    clock.end_blind_share()
     assert number_of(desk, Delivery) == 8
 
 
-def test_nobody_is_blind_where_no_reports_come_in(desk: Desk) -> None:
+def test_the_blind_share_is_shown_and_sent_after_its_longest_time_without_a_report(
+    any_desk: Desk, tmp_path: Path
+) -> None:
+    desk = any_desk
+    conclude_blind(desk, tmp_path)
+    clock = PolicyClock(desk.config, desk.database)
+    for days, told in ((6, False), (8, True)):
+        with desk.database.begin() as session:
+            received = desk.database.now(session) - timedelta(days=days)
+            session.execute(update(Study).values(first_received_at=received))
+        clock.end_blind_share()
+        assert (number_of(desk, Delivery) == 8) is told
+        found = placed(desk).placement
+        assert (found.withheld, found.blind, found.shown, found.level) == (not told, True, False, Level.USUAL)
+    assert rules(desk)[-1] == "blind-over"
+    with desk.database.read() as session:
+        events = session.scalars(select(Audit.event)).all()
+    assert events.count("blind study shown after its longest time") == 1
+    desk.read(desk.receive(), 0.1)
+    desk.conclude(revision=2)
+    found = placed(desk).placement
+    assert (found.withheld, found.blind, found.shown) == (False, False, True), "an answer is not hidden again"
+
+
+def test_nobody_is_blind_where_nothing_is_measured(desk: Desk) -> None:
     configure(desk, blind_share=1.0)
     desk.read(desk.receive(), 0.1)
     desk.conclude()
     assert not placed(desk).placement.blind
+
+
+@pytest.mark.parametrize(("number", "days", "blind"), [(9, 0, False), (10, 0, True), (10, 31, False)])
+def test_verdicts_measure_where_no_reports_come_in(desk: Desk, number: int, days: int, blind: bool) -> None:
+    configure(desk, blind_share=1.0)
+    desk.read(desk.receive(), 0.1)
+    desk.conclude()
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        study, reader = (
+            session.scalars(select(Study)).one(),
+            accounts.add_user(session, "roe", Role.RADIOLOGIST, None, now=now),
+        )
+        session.flush()
+        for token in range(number):
+            at = now - timedelta(days=days)
+            verdicts.give(session, study, revision=1, user_id=reader.id, agrees=True, token=str(token), now=at)
+    desk.read(desk.receive(), 0.1)
+    desk.conclude(revision=2)
+    assert placed(desk).placement.blind is blind
 
 
 def test_an_earlier_report_with_a_finding_guards(any_desk: Desk) -> None:

@@ -13,7 +13,7 @@ from clearfilm.policy.rules import Placement
 from clearfilm.policy.settings import Policy
 from clearfilm.policy.stages import Signature, Stage
 from clearfilm.triage import Decision
-from db import accounts, placements, policies, queue, verdicts
+from db import accounts, placements, policies, queue, reports, verdicts
 from db.accounts import Role
 from db.models import (
     Delivery,
@@ -22,11 +22,15 @@ from db.models import (
     JobKind,
     JobState,
     Reading,
+    Report,
+    ReportSource,
+    ReportStatus,
     Result,
     Study,
     StudyPlacement,
     StudyState,
 )
+from db.reports import ReceivedReport
 from db.session import Database
 from db.verdicts import Verdict
 from tests.integration.test_conclude import Desk, await_condition, open_desk
@@ -53,6 +57,15 @@ def send_everything(desk: Desk) -> None:
     with desk.database.begin() as session:
         session.execute(update(Delivery).values(state=DeliveryState.SENT))
         session.execute(update(Job).where(Job.kind == JobKind.DELIVER).values(state=JobState.DONE))
+
+
+def report_a_nodule(desk: Desk) -> None:
+    with desk.database.begin() as session:
+        source, status = ReportSource.HL7, ReportStatus.FINAL
+        received = ReceivedReport(source, status, "", "nodule", study_instance_uid=desk.study_uid)
+        reports.record(session, received, now=desk.database.now(session))
+        number = session.scalars(select(Report.id)).one()
+        reports.set_label(session, number, label="finding", rule="r", span="", tags=(), lexicon_version="1")
 
 
 def say(
@@ -324,6 +337,25 @@ def test_only_verdicts_without_the_answer_count_among_withheld_studies(desk: Des
         found = policies.assessment(session, policy, now=desk.database.now(session))
         assert found is not None
         assert (found.unseen.findings, found.unseen.missed) == (1, 1)
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_after_the_blind_share_only_what_was_said_before_counts_as_blind(desk: Desk, reported: bool) -> None:
+    policy = Policy(target_miss_rate=0.1)
+    with desk.database.begin() as session:
+        session.execute(update(StudyPlacement).values(withheld=True, blind=True, tagged=True))
+    if not reported:
+        say(desk, agrees=False, blind=True)
+    with desk.database.begin() as session:
+        now = desk.database.now(session)
+        assert placements.end_blind(session, received_before=now, now=now) == [desk.study().id]
+    if reported:
+        report_a_nodule(desk)
+    with desk.database.read() as session:
+        found = policies.assessment(session, policy, now=desk.database.now(session))
+    assert found is not None
+    assert found.everything.missed == 1
+    assert found.unseen.missed == (0 if reported else 1)
 
 
 def test_a_verdict_that_is_given_anew_after_the_first_showed_the_answer_is_not_blind(desk: Desk) -> None:
