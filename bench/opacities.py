@@ -7,7 +7,7 @@ comes twice, as it is and with one opacity in a lung; patients are split by the 
 trained by the product's own loop, from the base weights; a run that was broken off goes on. Then other patients' films
 are read, without and with opacities over all sizes and contrasts, by the finished bundle as a worker runs it. The aims
 hold for a ball of 8 % of the film's width that adds 30 % of the film's grey range at its centre. A hit: the peak of the
-7 x 7 map lies in the cell of the opacity's centre or in one of the eight around it.
+7 x 7 map is the cell that looks nearest to the opacity's centre or one of the eight around it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def read_evidence(path: Path) -> NDArray[np.float32]:
     Returns
     -------
     numpy.ndarray
-        Shape ``(h, w)``, calibrated log-odds; spans the film from edge to edge.
+        Shape ``(h, w)``, calibrated log-odds; `clearfilm.vision.placing` says where its cells look.
 
     Raises
     ------

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clearfilm.vision import placing
 from clearfilm.vision.scale import CONTOUR, EVIDENCE_SPAN, HALO, WASH, ramp
 
 # Sub-pixel bits of coordinates for OpenCV.
@@ -33,7 +34,7 @@ def draw_evidence(picture: _Image, evidence: NDArray[np.float32], threshold: flo
     picture : numpy.ndarray
         Shape ``(rows, columns, 3)``, uint8, RGB, contiguous.
     evidence : numpy.ndarray
-        Shape ``(h, w)``, float32, log-odds; spans the picture from edge to edge.
+        Shape ``(h, w)``, float32, log-odds, of the film that the picture shows from edge to edge.
     threshold : float
         Log-odds of one cell from which it is drawn; the colour scale begins here.
 
@@ -45,13 +46,38 @@ def draw_evidence(picture: _Image, evidence: NDArray[np.float32], threshold: flo
     if not evidence.max() >= threshold:
         return False
     rows, columns = picture.shape[:2]
-    surface: Any = cv2.resize(evidence, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    surface = surface_of(evidence, rows, columns)
     inside = (surface >= threshold).view(np.uint8)
     _wash(picture, surface, inside, threshold)
     thickness = max(2, round(max(rows, columns) / 512))
     _lines(picture, _outlines(inside), thickness, closed=True)
     _lines(picture, _cross(evidence, rows, columns), thickness, closed=False)
     return True
+
+
+def surface_of(evidence: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """A map enlarged to a picture of the film, each cell's value in the middle of what the cell looks at.
+
+    Parameters
+    ----------
+    evidence : numpy.ndarray
+        Shape ``(h, w)``, float32.
+    rows, columns : int
+        Of the picture, which shows the film from edge to edge.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(rows, columns)``, float32, cubic between the cells; beyond the last ones their values go on.
+    """
+    height, width = evidence.shape
+    # Enlarging puts values into the middle of equal parts: one row and column more, and what is too much cut off.
+    further: _Array = cv2.copyMakeBorder(evidence, 0, 1, 0, 1, cv2.BORDER_REPLICATE)
+    part = rows / height, columns / width
+    size = columns + round(part[1]), rows + round(part[0])
+    enlarged: _Array = cv2.resize(further, size, interpolation=cv2.INTER_CUBIC)
+    top, left = (round((0.5 - placing.CENTRE) * pixels) for pixels in part)
+    return np.ascontiguousarray(enlarged[top : top + rows, left : left + columns])
 
 
 def _wash(picture: _Array, surface: _Array, inside: _Array, threshold: float) -> None:
@@ -82,9 +108,9 @@ def _smooth(points: _Array) -> _Array:
 
 
 def _cross(evidence: _Array, rows: int, columns: int) -> list[_Array]:
-    """The two strokes that mark the cell with the most evidence."""
-    row, column = np.unravel_index(int(np.argmax(evidence)), evidence.shape)
-    centre = np.array([(column + 0.5) / evidence.shape[1] * columns, (row + 0.5) / evidence.shape[0] * rows])
+    """The two strokes that mark where the cell with the most evidence looks."""
+    row, column = placing.peak(evidence)
+    centre = np.array([column * columns, row * rows])
     arm = max(rows, columns) / 128
     strokes = np.array([[[-arm, 0], [arm, 0]], [[0, -arm], [0, arm]]])
     return [subpixel(stroke + centre) for stroke in strokes]

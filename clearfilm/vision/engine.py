@@ -28,7 +28,7 @@ class Reading:
     score : float
         Calibrated probability of a significant finding, 0 to 1.
     evidence : numpy.ndarray
-        float32, shape ``(h, w)``; spans the network's input from edge to edge. In calibrated log-odds on one
+        float32, shape ``(h, w)``; `clearfilm.vision.placing` says where its cells look. In calibrated log-odds on one
         scale for all films: with method "cam", mean plus `Engine.bias` is `logit`.
     distance : float
         Distance of the film's features to those that the bundle knows.

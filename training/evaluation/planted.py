@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clearfilm.vision.placing import nearest_cell
 from training.evaluation.chest import Mask
 
 # Standard deviation of the blur, of the diameter.
@@ -45,9 +46,8 @@ class Opacity:
     contrast: float
 
     def cell(self, cells: tuple[int, int]) -> tuple[int, int]:
-        """Row and column of the centre's cell on a map of so many rows and columns."""
-        rows, columns = cells
-        return min(int(self.row * rows), rows - 1), min(int(self.column * columns), columns - 1)
+        """Row and column of the cell that looks nearest to the centre, on a map of so many rows and columns."""
+        return nearest_cell(self.row, self.column, cells)
 
 
 def plant(film: NDArray[np.uint8], opacity: Opacity) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """How small and faint a planted opacity may be until score and map miss it.
 
 The pointing game: J. Zhang et al., Top-down neural attention by excitation backprop, IJCV 2018. A map hits if its
-peak lies in the cell of the opacity's centre or in one of the eight around it.
+peak is the cell that looks nearest to the opacity's centre or one of the eight around it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from torchvision.models import ResNet
 from clearfilm.evaluation import Sanity
 from clearfilm.vision.bundle import Bundle
 from clearfilm.vision.network import as_tensor, build, convert, fold, forward, stages
-from training.evaluation.chest import find_chest
+from clearfilm.vision.placing import CENTRE
+from training.evaluation.chest import Mask, find_chest
 from training.evaluation.pointing import Films, Found, Maps, sweep
 from training.progress import Silent, Watcher, watched
 
@@ -291,8 +292,8 @@ def evidence_outside(maps: Maps, films: Films) -> Outside:
     Parameters
     ----------
     maps : numpy.ndarray
-        Shape ``(n, h, w)``, spanning the films from edge to edge; above 0 is evidence for a finding. A cell on the
-        chest's edge counts by its area.
+        Shape ``(n, h, w)``; above 0 is evidence for a finding. A cell on the chest's edge counts by the area around
+        the middle of what it looks at.
     films : numpy.ndarray
         uint8, shape ``(n, edge, edge)``.
 
@@ -308,9 +309,9 @@ def evidence_outside(maps: Maps, films: Films) -> Outside:
         elif not cells.any():
             without_evidence += 1
         else:
-            inside = cv2.resize(found.chest.astype(np.float32), cells.shape[::-1], interpolation=cv2.INTER_AREA)
+            inside = _cell_means(found.chest, cells.shape)
             shares.append(float((cells * (1 - inside)).sum() / cells.sum()))
-            areas.append(1 - float(found.chest.mean()))
+            areas.append(1 - float(inside.mean()))
             fell_back += found.fell_back
     return Outside(
         evidence=float(np.mean(shares)) if shares else 0.0,
@@ -320,3 +321,11 @@ def evidence_outside(maps: Maps, films: Films) -> Outside:
         without_lungs=without_lungs,
         fell_back=fell_back,
     )
+
+
+def _cell_means(mask: Mask, cells: tuple[int, int]) -> NDArray[np.float32]:
+    """The share of a mask around the middle of what each cell looks at; beyond the film's edges it goes on."""
+    rows, columns = mask.shape
+    top, left = (round((0.5 - CENTRE) * size / number) for size, number in zip((rows, columns), cells, strict=True))
+    moved = cv2.copyMakeBorder(mask.astype(np.float32), top, 0, left, 0, cv2.BORDER_REPLICATE)[:rows, :columns]
+    return np.asarray(cv2.resize(moved, cells[::-1], interpolation=cv2.INTER_AREA), dtype=np.float32)

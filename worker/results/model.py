@@ -44,7 +44,7 @@ class Film:
     source: Dataset  # header as read from the stored file; identifying text not touched, so that bytes stay
     digest: str  # SHA-256 of the data set as received, hexadecimal
     score: float | None = None  # probability of a significant finding, 0 to 1
-    evidence: NDArray[np.float32] | None = None  # (h, w), log-odds; spans the display from edge to edge
+    evidence: NDArray[np.float32] | None = None  # (h, w), log-odds; of what `display` shows from edge to edge
     display: NDArray[np.uint8] | None = None  # (rows, columns), 0 black; square pixels
     above: bool = False  # score at or above the operating point; decided by the caller, once
     reason: str | None = None  # plain words, shown after "not analysed: "

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from clearfilm.errors import BundleError, NotAnalysable
 from clearfilm.maps import UNREADABLE_MAP, read_evidence
-from clearfilm.vision import scale
+from clearfilm.vision import placing, scale
 from clearfilm.vision.bundle import read_description
 from db.models import Analysis, Instance, ModelBundle
 from worklist import cases
@@ -99,6 +99,7 @@ def _map(page: PageMaker, found: Analysis, model: ModelBundle) -> dict[str, Any]
     return {
         "rows": evidence.shape[0],
         "columns": evidence.shape[1],
+        "centre": placing.CENTRE,
         # What is not drawn is not told either.
         "evidence": [] if words else np.round(evidence.astype(np.float64), 4).ravel().tolist(),
         "threshold": threshold,

@@ -65,7 +65,7 @@
       this.surface = enlarged(map, this.width, this.height);
       this.contours = contours(this, facts);
       const [row, column] = this.peakCell();
-      const x = (column + 0.5) / map.columns * facts.columns, y = (row + 0.5) / map.rows * facts.rows;
+      const x = (column + map.centre) / map.columns * facts.columns, y = (row + map.centre) / map.rows * facts.rows;
       this.cross = { x, y, arm: Math.max(facts.rows, facts.columns) / 128 };
       this.colours = this.washed();
     }
@@ -92,15 +92,16 @@
     }
   }
 
-  // Cubic convolution with -0.75 and cell centres, as OpenCV enlarges: contours lie where those of the results lie.
-  function enlarged({ evidence, columns, rows }, width, height) {
+  // Cubic convolution with -0.75, as OpenCV enlarges, each value in the middle of what its cell looks at: contours lie
+  // where those of the results lie.
+  function enlarged({ evidence, columns, rows, centre }, width, height) {
     const weights = (t) => {
       const a = -0.75, near = (d) => ((a + 2) * d - (a + 3)) * d * d + 1;
       const far = (d) => ((a * d - 5 * a) * d + 8 * a) * d - 4 * a;
       return [far(1 + t), near(t), near(1 - t), far(2 - t)];
     };
     const taps = (size, cells) => Array.from({ length: size }, (_, place) => {
-      const at = (place + 0.5) * cells / size - 0.5, base = Math.floor(at), found = weights(at - base);
+      const at = (place + 0.5) * cells / size - centre, base = Math.floor(at), found = weights(at - base);
       return found.map((weight, tap) => [Math.min(cells - 1, Math.max(0, base - 1 + tap)), weight]);
     });
     const across = taps(width, columns), down = taps(height, rows);

@@ -17,6 +17,7 @@ from clearfilm.config import Config, Destination
 from clearfilm.policy.rules import Level
 from clearfilm.policy.stages import Stage
 from clearfilm.triage import Decision
+from clearfilm.vision.contours import surface_of
 from db import accounts, audit, schema, verdicts
 from db.accounts import Role
 from db.models import (
@@ -151,6 +152,7 @@ def test_map_comes_on_the_scale_of_the_results(as_reader: httpx2.Client, finding
     found = as_reader.get("/studies/{}/films/{}/map".format(*finding)).json()
     assert np.allclose(np.reshape(found["evidence"], (found["rows"], found["columns"])), hill(), atol=1e-4)
     assert (found["threshold"], found["span"], found["wash"], found["words"]) == (2.0, 8.0, 0.2, None)
+    assert found["centre"] == 1 / 64
 
 
 @pytest.mark.parametrize(("score", "peak", "words"), [(0.1, 9.0, "below the operating point"), (0.9, 1.0, "No region")])
@@ -595,6 +597,34 @@ def test_map_is_drawn_and_taken_away_by_one_key(browser_page: Page, finding: tup
     assert pixels(page) == before
     page.keyboard.press("h")
     expect(page.locator("#legend")).to_be_hidden()
+
+
+def test_map_lies_on_the_film_where_the_results_have_it(browser_page: Page, finding: tuple[int, int]) -> None:
+    page, header = browser_page, pydicom.dcmread(SAMPLES / "08-cr-portable.dcm", stop_before_pixels=True)
+    enter(page, Role.READER)
+    open_case(page, finding[0])
+    page.locator("canvas#film[data-map=ready]").wait_for()
+    page.keyboard.press("h")
+    expect(page.locator("#legend")).to_contain_text("peak 9.0")
+    drawn = page.evaluate(
+        """([rows, columns]) => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+            const { width, height } = document.getElementById("film");
+            const { data } = document.getElementById("film").getContext("2d").getImageData(0, 0, width, height);
+            const scale = Math.min(width / columns, height / rows), across = [], down = [];
+            for (let place = 0; place < data.length; place += 4) {
+                if (data[place] === data[place + 2]) continue;
+                const x = place / 4 % width, y = Math.floor(place / 4 / width);
+                across.push((x - width / 2) / scale / columns + 0.5);
+                down.push((y - height / 2) / scale / rows + 0.5);
+            }
+            const least = (all) => all.reduce((a, b) => Math.min(a, b)), most = (all) => -least(all.map((one) => -one));
+            done([least(across), most(across), least(down), most(down)]);
+        })))""",
+        [header.Rows, header.Columns],
+    )
+    inside = surface_of(hill(), 1000, 1000) >= 2.0
+    expected = [share for axis in (0, 1) for share in np.flatnonzero(inside.any(axis=axis))[[0, -1]] / 1000]
+    assert drawn == pytest.approx(expected, abs=0.01)
 
 
 def test_verdict_by_one_key_and_back(browser_page: Page, site: Site, archive: Archive) -> None:

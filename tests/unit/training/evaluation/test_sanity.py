@@ -46,7 +46,7 @@ def test_evidence_counts_as_outside_by_area_of_its_cell() -> None:
     film = phantom()[0]
     films = np.stack([film, film, film])
     everywhere, corner, middle = np.ones((7, 7)), np.zeros((7, 7)), np.full((7, 7), -5.0)
-    corner[0, 0], middle[3, 1] = 2, 1
+    corner[0, 0], middle[3, 2] = 2, 1
     inside = evidence_outside(np.array([middle], np.float32), films[:1])
     assert inside.evidence == pytest.approx(0, abs=0.05)
     outside = evidence_outside(np.array([corner], np.float32), films[:1])
