@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, Index, String, Text, delete, or_, select, text
+from sqlalchemy import JSON, Index, String, Text, and_, delete, func, or_, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db import audit
@@ -30,6 +30,13 @@ class AlertKind(enum.StrEnum):
     POLICY = "policy"
     BACKUP = "backup"
     PAUSED = "paused"
+
+
+class Way(enum.StrEnum):
+    """How messages go out."""
+
+    MAIL = "mail"
+    POST = "post"
 
 
 class Alert(Base):
@@ -57,6 +64,8 @@ class Alert(Base):
     acknowledged_at: Mapped[datetime | None]
     mailed_at: Mapped[datetime | None]
     posted_at: Mapped[datetime | None]
+    mailed_over_at: Mapped[datetime | None]
+    posted_over_at: Mapped[datetime | None]
     trouble: Mapped[str | None] = mapped_column(Text, comment="why it could not be sent")
 
 
@@ -76,6 +85,13 @@ class Finding:
     kind: AlertKind
     subject: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+# When the message of the beginning was sent, and the one of the end.
+_SENT = {
+    Way.MAIL: (Alert.mailed_at, Alert.mailed_over_at),
+    Way.POST: (Alert.posted_at, Alert.posted_over_at),
+}
 
 
 def update(session: Session, findings: Sequence[Finding], *, now: datetime) -> list[Alert]:
@@ -124,17 +140,25 @@ def acknowledge(session: Session, number: int, *, actor: str, now: datetime) -> 
     return True
 
 
-def unsent(session: Session, *, mail: bool, post: bool, since: datetime) -> Sequence[Alert]:
-    """Open alerts that have not gone out on each way that is configured."""
-    ways = [column.is_(None) for column, wanted in ((Alert.mailed_at, mail), (Alert.posted_at, post)) if wanted]
-    if not ways:
-        return ()
-    return session.scalars(
-        select(Alert)
-        .where(Alert.closed_at.is_(None), Alert.opened_at >= since, or_(*ways))
-        .order_by(Alert.id)
-        .limit(50)
-    ).all()
+def unsent(session: Session, way: Way, *, since: datetime) -> Sequence[Alert]:
+    """What has not gone out on a way, oldest first: alerts that are open, and the ends of those that were told."""
+    began, ended = _SENT[way]
+    is_new = and_(Alert.closed_at.is_(None), Alert.opened_at >= since, began.is_(None))
+    is_over = and_(Alert.closed_at >= since, began.is_not(None), ended.is_(None))
+    happened = func.coalesce(Alert.closed_at, Alert.opened_at)
+    return session.scalars(select(Alert).where(or_(is_new, is_over)).order_by(happened, Alert.id).limit(50)).all()
+
+
+def note_sending(session: Session, told: Alert, way: Way, trouble: str | None, *, now: datetime) -> None:
+    """Keep that an alert, as it was told, went out, or why it did not. What troubles the other way stays."""
+    alert = session.get_one(Alert, told.id)
+    if trouble is not None:
+        alert.trouble = f"{way}: {trouble}"
+        return
+    if (alert.trouble or "").startswith(way):
+        alert.trouble = None
+    began, ended = _SENT[way]
+    setattr(alert, (began if told.closed_at is None else ended).key, now)
 
 
 def sample_disk(session: Session, free: int, *, now: datetime, period: timedelta, kept: timedelta) -> bool:

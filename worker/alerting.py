@@ -27,11 +27,11 @@ from clearfilm import __version__
 from clearfilm.alert_settings import Mail, Webhook
 from clearfilm.alert_words import ADVICE, SENTENCES
 from clearfilm.config import Config
-from clearfilm.counts import Counted
+from clearfilm.counts import Counted, counted
 from clearfilm.forecast import days_left
 from clearfilm.silence import LEARNED, missed_hours
 from db import alerts, associations, operations, policies, processes, senders, switches
-from db.alerts import Alert, AlertKind, Finding
+from db.alerts import Alert, AlertKind, Finding, Way
 from db.models import Job, JobKind, JobState
 from db.session import Database
 from db.switches import Stage
@@ -170,31 +170,25 @@ class Alarm:
             yield Finding(AlertKind.BACKUP, "", {"hours": int(hours)})
 
     def send(self) -> None:
-        """Send open alerts that have not gone out; after a failure the rest waits for the next round."""
+        """Send what has not gone out; after a failure the rest waits for the next round."""
         mail, webhook = self._settings.mail, self._settings.webhook
-        self._send_by("mailed_at", mail.host is not None, lambda alert: send_mail(mail, self._message(alert)))
-        self._send_by("posted_at", webhook.url is not None, lambda alert: post(webhook, self._body(alert)))
+        if mail.host is not None:
+            self._send_by(Way.MAIL, lambda alert: send_mail(mail, self._message(alert)))
+        if webhook.url is not None:
+            self._send_by(Way.POST, lambda alert: post(webhook, self._body(alert)))
 
-    def _send_by(self, column: str, wanted: bool, way: Callable[[Alert], None]) -> None:
-        if not wanted:
-            return
+    def _send_by(self, way: Way, hand_over: Callable[[Alert], None]) -> None:
         with self._database.read() as session:
-            now = self._database.now(session)
-            waiting = alerts.unsent(
-                session, mail=column == "mailed_at", post=column == "posted_at", since=now - SEND_FOR
-            )
+            waiting = alerts.unsent(session, way, since=self._database.now(session) - SEND_FOR)
         for alert in waiting:
             trouble = None
             try:
-                way(alert)
+                hand_over(alert)
             except (OSError, smtplib.SMTPException, http.client.HTTPException, ValueError) as error:
-                trouble = f"{column.split('_')[0]}: {type(error).__name__}: {error}"[:300]
-                logger.error("alert not sent", extra={"alert": alert.id, "trouble": trouble})
+                trouble = f"{type(error).__name__}: {error}"[:300]
+                logger.error("alert not sent", extra={"alert": alert.id, "trouble": f"{way}: {trouble}"})
             with self._database.begin() as session:
-                row = session.get_one(Alert, alert.id)
-                row.trouble = trouble
-                if trouble is None:
-                    setattr(row, column, self._database.now(session))
+                alerts.note_sending(session, alert, way, trouble, now=self._database.now(session))
             if trouble is not None:
                 return
 
@@ -205,25 +199,39 @@ class Alarm:
         message["Subject"] = " ".join(f"[{self._config.node.ae_title}] {text}".split())[:200]
         message["From"] = self._settings.mail.sender
         message["To"] = ", ".join(self._settings.mail.recipients)
-        message["Date"] = formatdate(alert.opened_at.timestamp())
+        message["Date"] = formatdate((alert.closed_at or alert.opened_at).timestamp())
         message["Auto-Submitted"] = "auto-generated"
-        lines = [text, "", ADVICE[alert.kind], "", f"Since {alert.opened_at:%Y-%m-%d %H:%M} UTC."]
+        # Mail programs put the end beside its beginning.
+        name, domain = f"{alert.id}.{alert.opened_at.timestamp():.0f}", self._settings.mail.sender.partition("@")[2]
+        began = f"<clearfilm-alert.{name}@{domain}>"
+        if alert.closed_at is None:
+            message["Message-ID"] = began
+            lines = [text, "", ADVICE[alert.kind], "", f"Since {_minute(alert.opened_at)}."]
+        else:
+            message["Message-ID"] = f"<clearfilm-alert-over.{name}@{domain}>"
+            message["In-Reply-To"] = message["References"] = began
+            length = _length(alert.closed_at - alert.opened_at)
+            lines = [text, "", f"From {_minute(alert.opened_at)} to {_minute(alert.closed_at)}: {length}."]
         if self._settings.link:
             lines.append(f"{self._settings.link.rstrip('/')}/admin/alerts")
         message.set_content("\n".join(lines) + "\n")
         return message
 
     def _body(self, alert: Alert) -> dict[str, Any]:
+        closed_at = alert.closed_at
         return {
             "node": self._config.node.ae_title,
             "version": __version__,
             "alert": alert.id,
+            "state": "over" if closed_at else "open",
             "kind": alert.kind.value,
             "subject": alert.subject,
             "facts": alert.facts,
             "text": words(alert),
-            "advice": ADVICE[alert.kind],
+            "advice": None if closed_at else ADVICE[alert.kind],
             "opened_at": alert.opened_at.isoformat(),
+            "closed_at": closed_at.isoformat() if closed_at else None,
+            "seconds": round((closed_at - alert.opened_at).total_seconds()) if closed_at else None,
             "link": f"{self._settings.link.rstrip('/')}/admin/alerts" if self._settings.link else None,
         }
 
@@ -231,7 +239,23 @@ class Alarm:
 def words(alert: Alert) -> str:
     """The alert as an English sentence."""
     sentence, values = SENTENCES[alert.kind], {"subject": alert.subject, **alert.facts}
-    return sentence.english(**values) if isinstance(sentence, Counted) else sentence.format(**values)
+    text = sentence.english(**values) if isinstance(sentence, Counted) else sentence.format(**values)
+    return f"Over: {text}" if alert.closed_at else text
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _length(length: timedelta) -> str:
+    """Two units at most: `40 s`, `12 min`, `3 h 5 min`, `2 days 4 h`."""
+    seconds = round(length.total_seconds())
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, hours = seconds // 60 % 60, seconds // 3600 % 24
+    if seconds < 3600:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if seconds < 86_400 else f"{counted(seconds // 86_400, 'day')} {hours} h"
 
 
 def send_mail(settings: Mail, message: EmailMessage) -> None:

@@ -1,5 +1,7 @@
 """Alerts: found, opened once, sent to a real SMTP server and a real HTTP server, closed by themselves."""
 
+import email
+import email.policy
 import hashlib
 import hmac
 import json
@@ -163,6 +165,131 @@ def test_alert_that_cannot_be_sent_says_so_and_is_tried_again(database: Database
         assert row.trouble is None
         assert row.posted_at is not None
     assert len(got) == 2
+
+
+def mend_everything(database: Database) -> None:
+    with database.begin() as session:
+        session.execute(update(Instance).values(state=InstanceState.QUEUED, reason=None))
+
+
+def test_end_of_an_alert_is_told_once_on_the_ways_of_its_beginning(
+    database: Database, tmp_path: Path, inbox: tuple[Inbox, int], hook: Any
+) -> None:
+    box, port = inbox
+    got, hook_port, _ = hook
+    mail = Mail(host="127.0.0.1", port=port, recipients=("pacs@example.org",), sender="node@example.org")
+    webhook = Webhook(url=f"http://127.0.0.1:{hook_port}/alerts")
+    watch = alarm(configuration(tmp_path, mail=mail, webhook=webhook, link="https://node.example"), database)
+    fail_something(database)
+    watch.turn()
+    with database.begin() as session:
+        row = session.scalars(select(Alert)).one()
+        began_at = row.opened_at = row.opened_at - timedelta(hours=26, minutes=5)
+    mend_everything(database)
+    watch.turn()
+    watch.turn()
+    first, last = (email.message_from_string(text, policy=email.policy.default) for text in box.messages)
+    assert last["Subject"] == "[CLEARFILM] Over: 1 piece of work has failed and waits for somebody to look at it."
+    assert last["In-Reply-To"].startswith("<clearfilm-alert.")
+    assert first["Message-ID"] != last["Message-ID"]
+    content = last.get_content()
+    assert f"From {began_at:%Y-%m-%d %H:%M} UTC to " in content
+    assert ": 1 day 2 h." in content
+    assert "https://node.example/admin/alerts" in content
+    begun, over = (json.loads(body) for _, body in got)
+    assert (begun["state"], begun["closed_at"], begun["seconds"]) == ("open", None, None)
+    assert (over["state"], over["advice"]) == ("over", None)
+    same = ("node", "alert", "kind", "subject", "facts")
+    assert [over[name] for name in same] == [begun[name] for name in same]
+    assert over["text"] == f"Over: {begun['text']}"
+    length = datetime.fromisoformat(over["closed_at"]) - datetime.fromisoformat(over["opened_at"])
+    assert over["seconds"] == round(length.total_seconds())
+
+
+def test_message_of_the_end_answers_the_one_of_the_beginning(
+    database: Database, tmp_path: Path, inbox: tuple[Inbox, int]
+) -> None:
+    box, port = inbox
+    mail = Mail(host="127.0.0.1", port=port, recipients=("pacs@example.org",), sender="node@example.org")
+    watch = alarm(configuration(tmp_path, mail=mail), database)
+    fail_something(database)
+    watch.turn()
+    mend_everything(database)
+    watch.turn()
+    first, last = (email.message_from_string(text) for text in box.messages)
+    assert last["In-Reply-To"] == last["References"] == first["Message-ID"]
+
+
+def test_end_of_an_alert_that_was_never_told_is_not_told(
+    database: Database, tmp_path: Path, inbox: tuple[Inbox, int], hook: Any
+) -> None:
+    box, port = inbox
+    got, hook_port, answers = hook
+    answers.append(503)
+    mail = Mail(host="127.0.0.1", port=port, recipients=("pacs@example.org",))
+    webhook = Webhook(url=f"http://127.0.0.1:{hook_port}")
+    watch = alarm(configuration(tmp_path, mail=mail, webhook=webhook), database)
+    fail_something(database)
+    watch.turn()
+    mend_everything(database)
+    answers.append(200)
+    watch.turn()
+    assert len(got) == 1  # the one that was refused
+    assert len(box.messages) == 2
+
+
+def test_end_that_cannot_be_sent_is_tried_again_for_a_day(database: Database, tmp_path: Path, hook: Any) -> None:
+    got, port, answers = hook
+    watch = alarm(configuration(tmp_path, webhook=Webhook(url=f"http://127.0.0.1:{port}")), database)
+    fail_something(database)
+    watch.turn()
+    mend_everything(database)
+    answers.append(503)
+    watch.turn()
+    with database.read() as session:
+        assert "503" in (session.scalars(select(Alert.trouble)).one() or "")
+    answers.append(200)
+    watch.turn()
+    with database.read() as session:
+        row = session.scalars(select(Alert)).one()
+        assert (row.trouble, row.posted_over_at is not None) == (None, True)
+    states = [json.loads(body)["state"] for _, body in got]
+    assert states == ["open", "over", "over"]
+    with database.begin() as session:
+        row = session.scalars(select(Alert)).one()
+        row.posted_over_at, row.closed_at = None, row.closed_at - timedelta(days=2)
+    watch.turn()
+    assert len(got) == 3
+
+
+def test_the_end_is_told_before_the_same_begins_anew(database: Database, tmp_path: Path, hook: Any) -> None:
+    got, port, answers = hook
+    watch = alarm(configuration(tmp_path, webhook=Webhook(url=f"http://127.0.0.1:{port}")), database)
+    fail_something(database)
+    watch.turn()
+    mend_everything(database)
+    answers.append(503)
+    watch.turn()
+    fail_something(database)
+    answers.append(200)
+    watch.turn()
+    told = [(json.loads(body)["state"], json.loads(body)["alert"]) for _, body in got]
+    first, second = told[0][1], told[-1][1]
+    assert first != second
+    assert told == [("open", first), ("over", first), ("over", first), ("open", second)]
+
+
+def test_one_way_that_works_does_not_hide_the_trouble_of_the_other(
+    database: Database, tmp_path: Path, hook: Any
+) -> None:
+    got, port, _ = hook
+    mail = Mail(host="127.0.0.1", port=free_port(), recipients=("pacs@example.org",))
+    webhook = Webhook(url=f"http://127.0.0.1:{port}")
+    fail_something(database)
+    alarm(configuration(tmp_path, mail=mail, webhook=webhook), database).turn()
+    assert len(got) == 1
+    with database.read() as session:
+        assert (session.scalars(select(Alert.trouble)).one() or "").startswith("mail: ")
 
 
 def test_alert_closes_when_its_cause_has_gone_and_opens_anew(database: Database, tmp_path: Path) -> None:
