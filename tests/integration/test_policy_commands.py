@@ -92,7 +92,7 @@ def test_a_device_is_released_and_withdrawn(config_path: Path, database: Databas
 def test_study_tells_its_place_and_every_reason(config_path: Path, database: Database) -> None:
     place_study(database)
     lines = clearfilm(config_path, "study", UID).stdout.splitlines()
-    assert lines[2].startswith("place: usual, tagged for later (policy 1-")
+    assert lines[2].startswith("place: usual, tagged for later (policy 2-")
     assert lines[3] == (
         "  clear: the only film is below the operating point, and no rule speaks against reading it later"
     )
@@ -114,7 +114,7 @@ def test_simulation_of_a_file(config_path: Path, tmp_path: Path) -> None:
     assert waits["all"]["triage"]["maximum"] > waits["all"]["first come"]["maximum"]
     assert waits["all"]["triage with the limit"]["maximum"] < waits["all"]["triage"]["maximum"]
     text = clearfilm(config_path, *arguments).stdout
-    assert "400 studies, 1 readers, 4.8 minutes a study" in text
+    assert "400 studies, 1 reader, 4.8 minutes a study" in text
     assert "missed abnormal" in text
 
 
