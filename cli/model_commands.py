@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clearfilm.errors import UsageError
 from cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 
 models = typer.Typer(help="Model bundles: add, watch, promote, roll back.", no_args_is_help=True)
@@ -78,12 +79,18 @@ def promote_model(
     waive: Annotated[
         list[str] | None, typer.Option("--waive", help="GATE=REASON: a failed gate that shall not count.")
     ] = None,
+    withdraw: Annotated[bool, typer.Option("--withdraw", help="Take the first signature back instead.")] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Check all gates and sign; the second user's signature activates the bundle."""
-    from cli.promote import promote
+    from cli.promote import promote, withdraw_signatures
 
+    if withdraw:
+        if waive:
+            raise UsageError("--withdraw and --waive exclude each other")
+        withdraw_signatures(config, digest, user=user, reason=reason, as_json=as_json)
+        return
     raise typer.Exit(promote(config, digest, user=user, reason=reason, waive=waive or [], as_json=as_json))
 
 

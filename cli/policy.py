@@ -41,17 +41,14 @@ def show_policy(config_path: Path, *, as_json: bool) -> None:
         print_table("\ndevices:", ["number", "device", "state", "first seen"], cells)
     if found["history"]:
         cells = [
-            [step["at"], step["stage"], step["proposed"], step["user"], step["reason"]] for step in found["history"]
+            [step["at"], step["stage"], _signed_for(step), step["user"], step["reason"]] for step in found["history"]
         ]
         print_table("\nhistory:", ["when", "stage", "signed for", "by", "reason"], cells)
 
 
 def request_stage(config_path: Path, wanted: str, user: str, reason: str) -> None:
     """Step down, or sign a step up. Raises UsageError and PolicyError."""
-    try:
-        stage = Stage(wanted)
-    except ValueError:
-        raise UsageError(f"there is no stage {wanted}; there are: {', '.join(Stage)}") from None
+    stage = _stage(wanted)
     with opened(config_path) as (config, database), database.begin() as session:
         signature = Signature(user, reason, database.now(session), getpass.getuser())
         after = policies.request_step(session, config.policy, stage, signature)
@@ -62,6 +59,22 @@ def request_stage(config_path: Path, wanted: str, user: str, reason: str) -> Non
             say(line)
     else:
         say(f"stage: {after.stage}: {after.stage.words}")
+
+
+def withdraw_step(config_path: Path, proposed: str, user: str, reason: str) -> None:
+    """Take a signed step up back. Raises UsageError and PolicyError."""
+    stage = _stage(proposed)
+    with opened(config_path) as (config, database), database.begin() as session:
+        signature = Signature(user, reason, database.now(session), getpass.getuser())
+        after = policies.withdraw_step(session, config.policy, stage, signature)
+    say(f"withdrawn: {stage}; the stage is still {after.stage}")
+
+
+def _stage(name: str) -> Stage:
+    try:
+        return Stage(name)
+    except ValueError:
+        raise UsageError(f"there is no stage {name}; there are: {', '.join(Stage)}") from None
 
 
 def release_device(config_path: Path, number: int, user: str, reason: str) -> None:
@@ -124,6 +137,10 @@ def _step(row: PolicyStep) -> dict[str, Any]:
         "reason": row.reason,
         **row.detail,
     }
+
+
+def _signed_for(step: dict[str, Any]) -> str | None:
+    return f"withdrawn: {step['withdrawn']['stage']}" if "withdrawn" in step else step["proposed"]
 
 
 def _minute(at: datetime) -> str:

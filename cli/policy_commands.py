@@ -22,16 +22,19 @@ def show_policy(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fal
 
 
 @policies.command("stage")
-def request_stage(
+def change_stage(
     stage: Annotated[str, typer.Argument(help="off, shadow, supervised or active.")],
     user: UserOption,
     reason: ReasonOption,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Take the first signature of the step up to STAGE back.")
+    ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Step down at once, or sign a step up; two different users have to."""
-    from cli.policy import request_stage as run
+    from cli.policy import request_stage, withdraw_step
 
-    run(config, stage, user, reason)
+    (withdraw_step if withdraw else request_stage)(config, stage, user, reason)
 
 
 @policies.command("release")

@@ -65,6 +65,20 @@ def promote(config_path: Path, digest: str, *, user: str, reason: str | None, wa
     return 1 if ballot.blocking else 0
 
 
+def withdraw_signatures(config_path: Path, digest: str, *, user: str, reason: str | None, as_json: bool) -> None:
+    """Take the signatures that wait for a second one back. Raises PromotionError, BundleError, UsageError."""
+    reason = _asked_for(reason)
+    with opened(config_path) as (_, database), database.begin() as session:
+        row = registry.find(session, digest)
+        names = promotion.withdraw(
+            session, row, user=user, reason=reason, system_user=getpass.getuser(), now=database.now(session)
+        )
+    if as_json:
+        print_json({"digest": row.digest, "withdrawn": names})
+    else:
+        say(f"withdrawn: {', '.join(names)} for {row.name} {row.version} ({row.digest[:12]})")
+
+
 def _asked_for(reason: str | None) -> str:
     """A reason: from the option, from whoever sits at the terminal, or the words that none was given."""
     if reason is not None:
@@ -108,6 +122,13 @@ def signature_facts(signature: Signature) -> dict[str, Any]:
         "waivers": signature.waivers,
         "signed_at": signature.signed_at,
         "gates_digest": signature.gates_digest,
+        "withdrawn": {
+            "at": signature.withdrawn_at,
+            "user": signature.withdrawn_by,
+            "reason": signature.withdrawn_reason,
+        }
+        if signature.withdrawn_at
+        else None,
     }
 
 

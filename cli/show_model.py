@@ -130,3 +130,6 @@ def _print_life(found: dict[str, Any]) -> None:
         say(f"{signature['kind']} signed by {signature['user']} {signature['signed_at']}: {signature['reason']}")
         for name, why in signature["waivers"].items():
             say(f"  waived {name}: {why}")
+        if signature["withdrawn"]:
+            gone = signature["withdrawn"]
+            say(f"  withdrawn by {gone['user']} {gone['at']}: {gone['reason']}")

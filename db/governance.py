@@ -39,6 +39,9 @@ class Signature(Base):
     waivers: Mapped[dict[str, Any]] = mapped_column(comment="failed gate to the reason why it does not count")
     gates_digest: Mapped[str | None] = mapped_column(String(64), comment="promotion: of bundle, evaluation and gates")
     signed_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None] = mapped_column(String(128))
+    withdrawn_reason: Mapped[str | None] = mapped_column(Text)
 
 
 class Activation(Base):

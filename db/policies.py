@@ -14,7 +14,7 @@ from clearfilm.errors import PolicyError
 from clearfilm.policy.misses import Assessment, Tally, assess, target_of
 from clearfilm.policy.rules import NO_FINDING, earlier_reports
 from clearfilm.policy.settings import Policy
-from clearfilm.policy.stages import Proposal, Signature, Stage, Standing, counts_with, step
+from clearfilm.policy.stages import Proposal, Signature, Stage, Standing, counts_with, step, withdraw
 from clearfilm.triage import Decision
 from db import audit, placements, registry, verdicts
 from db.models import Instance, ModelBundle, Report, ReportStatus, Study, StudyPlacement
@@ -105,6 +105,37 @@ def request_step(session: Session, policy: Policy, wanted: Stage, signature: Sig
         first = before.proposal.signature
         detail["first_signature"] = {"user": first.user, "reason": first.reason, "at": first.at.isoformat()}
     _carry_out(session, before, after, signature, detail)
+    return after
+
+
+def withdraw_step(session: Session, policy: Policy, proposed: Stage, signature: Signature) -> Standing:
+    """Take a step up back that waits for its second signature; see `clearfilm.policy.stages.withdraw`.
+
+    Raises
+    ------
+    PolicyError
+        If no such step waits. The caller commits.
+    """
+    _lock(session)
+    before = begin(session, policy, now=signature.at).standing
+    after = withdraw(before, proposed, signature)
+    assert before.proposal is not None
+    first = before.proposal.signature
+    withdrawn = {
+        "stage": proposed.value, "user": first.user, "reason": first.reason, "at": first.at.isoformat(),
+    }  # fmt: skip
+    _add(session, after, signature, {"withdrawn": withdrawn})
+    audit.record(
+        session,
+        "policy stage withdrawn",
+        actor=signature.user,
+        now=signature.at,
+        stage=after.stage.value,
+        proposed=proposed.value,
+        signed_by=first.user,
+        reason=signature.reason,
+        system_user=signature.system_user,
+    )
     return after
 
 

@@ -103,13 +103,18 @@ def _summary(bundle: ModelBundle) -> Summary | None:
 
 def _valid_signatures(session: Session, bundle: ModelBundle, mark: str) -> list[Signature]:
     """Those under the same gates since the bundle was last active."""
+    return [signature for signature in waiting_signatures(session, bundle) if signature.gates_digest == mark]
+
+
+def waiting_signatures(session: Session, bundle: ModelBundle) -> list[Signature]:
+    """Those since the bundle was last active, under whatever gates, that nobody has withdrawn."""
     own = select(Signature).where(Signature.model_id == bundle.id).order_by(Signature.id)
     earlier = registry.activations(session, bundle)
     # The signature that made it active bears the same time. What came after is told by the number: clocks step back.
     used = [row.id for row in session.scalars(own) if earlier and row.signed_at == earlier[-1].activated_at]
     found = own.where(
         Signature.kind == SignatureKind.PROMOTION,
-        Signature.gates_digest == mark,
+        Signature.withdrawn_at.is_(None),
         Signature.id > max(used, default=0),
     )
     return list(session.scalars(found))
@@ -198,6 +203,47 @@ def sign(
     )  # fmt: skip
     crash_point("promotion-switched")
     return found, Switch(bundle, gone)
+
+
+def withdraw(
+    session: Session, bundle: ModelBundle, *, user: str, reason: str, system_user: str, now: datetime
+) -> list[str]:
+    """Take the signatures for a promotion back; whosever they are, one user suffices.
+
+    Those too that other gates have made void: the gates may come to be as they were.
+
+    Parameters
+    ----------
+    session : sqlalchemy.orm.Session
+        The caller commits.
+    bundle : ModelBundle
+        Row of the session.
+    user, reason, system_user, now
+        See `sign`.
+
+    Returns
+    -------
+    list of str
+        Who had signed.
+
+    Raises
+    ------
+    PromotionError
+        If no signature waits for a second one.
+    """
+    registry.lock(session)
+    user, reason = _named(user, reason)
+    found = waiting_signatures(session, bundle)
+    if not found:
+        raise PromotionError(f"no signature for bundle {bundle.digest[:12]} waits for a second one")
+    for signature in found:
+        signature.withdrawn_at, signature.withdrawn_by, signature.withdrawn_reason = now, user, reason
+    names = [signature.user for signature in found]
+    audit.record(
+        session, "model promotion withdrawn", actor=user, now=now, digest=bundle.digest, signed_by=names,
+        reason=reason, system_user=system_user,
+    )  # fmt: skip
+    return names
 
 
 def roll_back(

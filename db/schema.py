@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from clearfilm.errors import StartupError
 from db.session import Database
 
-HEAD = "0013"
+HEAD = "0014"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 

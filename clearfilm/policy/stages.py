@@ -109,6 +109,33 @@ def step(standing: Standing, wanted: Stage, signature: Signature, *, alarm: str 
     return Standing(standing.stage, Proposal(wanted, signed))
 
 
+def withdraw(standing: Standing, proposed: Stage, signature: Signature) -> Standing:
+    """Take a step up back that one person has signed; whoever it was, one person suffices.
+
+    Parameters
+    ----------
+    standing : Standing
+    proposed : Stage
+        The stage that was signed for; another one may have been proposed meanwhile.
+    signature : Signature
+        Of the person who asks now.
+
+    Returns
+    -------
+    Standing
+        The same stage without a proposal.
+
+    Raises
+    ------
+    PolicyError
+        If no such step waits for a second signature.
+    """
+    _checked(signature)
+    if standing.proposal is None or standing.proposal.stage is not proposed:
+        raise PolicyError(f"no step to {proposed} waits for a second signature")
+    return Standing(standing.stage)
+
+
 def counts_with(first: Signature | None, second: Signature) -> bool:
     """Whether two signatures are of two people, and the first is recent enough."""
     return (

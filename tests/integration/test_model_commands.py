@@ -213,6 +213,19 @@ def test_two_users_promote_and_one_rolls_back(site: Site) -> None:
     assert (forward["studies_decided"], forward["studies"]) == (1, ["1.2.3"])
 
 
+def test_first_signature_is_withdrawn(site: Site) -> None:
+    site.add()
+    site.call(*site.promote("Anna"))
+    withdraw = ["model", "promote", site.second[:12], "--withdraw", "--user", "Cy", "--reason", "too early"]
+    assert site.call(*withdraw, "--waive", "auc=x").returncode == 2
+    assert site.told(*withdraw) == {"digest": site.second, "withdrawn": ["Anna"]}
+    assert "no signature" in site.call(*withdraw).stderr
+    assert site.told(*site.promote("Bo"))["activated"] is False
+    found = site.told("model", "show", site.second[:12])["signatures"]
+    assert [entry["withdrawn"] and entry["withdrawn"]["user"] for entry in found] == ["Cy", None]
+    assert "withdrawn by Cy" in site.call("model", "show", site.second[:12]).stdout
+
+
 def test_altered_bundle_is_neither_promoted_nor_gone_back_to(site: Site) -> None:
     site.add()
     card = site.folder / "data" / "models" / site.second[:16] / "card.md"

@@ -105,6 +105,37 @@ def test_two_users_step_up_one_steps_down_and_all_is_in_the_trail(database: Data
         assert audit.first_broken(session) is None
 
 
+def withdraw(database: Database, stage: Stage, user: str) -> Stage:
+    with database.begin() as session:
+        return policies.withdraw_step(session, POLICY, stage, Signature(user, "too early", NOW)).stage
+
+
+@pytest.mark.parametrize("user", ["Ann", "Cy"])
+def test_a_proposed_step_is_withdrawn_by_whoever_asks_and_that_is_in_the_trail(database: Database, user: str) -> None:
+    sign(database, Stage.ACTIVE, "Ann")
+    assert withdraw(database, Stage.ACTIVE, user) is Stage.SUPERVISED
+    assert sign(database, Stage.ACTIVE, "Bo") is Stage.SUPERVISED
+    with database.read() as session:
+        standing = policies.in_force(session, POLICY).standing
+        assert standing.proposal is not None
+        assert standing.proposal.signature.user == "Bo"
+        gone = policies.history(session)[-2]
+        assert (gone.actor, gone.reason, gone.proposed) == (user, "too early", None)
+        assert gone.detail["withdrawn"] == {
+            "stage": "active", "user": "Ann", "reason": "because", "at": NOW.isoformat(),
+        }  # fmt: skip
+        record = session.scalars(select(Audit).where(Audit.event == "policy stage withdrawn")).one()
+        assert (record.actor, record.detail["signed_by"], record.detail["reason"]) == (user, "Ann", "too early")
+        assert audit.first_broken(session) is None
+
+
+def test_a_step_that_was_made_meanwhile_cannot_be_withdrawn(database: Database) -> None:
+    sign(database, Stage.ACTIVE, "Ann")
+    sign(database, Stage.ACTIVE, "Bo")
+    with pytest.raises(PolicyError, match="no step to active waits"):
+        withdraw(database, Stage.ACTIVE, "Ann")
+
+
 def test_a_study_is_later_only_while_all_speaks_for_it_whatever_runs_by_the_clock(database: Database) -> None:
     late = add_study(database, "1", stage=Stage.ACTIVE)
     add_study(database, "2", stage=Stage.SHADOW)

@@ -60,6 +60,19 @@ def test_a_step_up_takes_two_users_and_is_shown(config_path: Path, database: Dat
     assert found["settings_digest"].startswith(found["version"].split("-")[1])
 
 
+def test_a_signed_step_is_withdrawn(config_path: Path, database: Database) -> None:
+    clearfilm(config_path, "policy", "stage", "active", "--user", "Ann", "--reason", "three good months")
+    withdraw = ("policy", "stage", "active", "--withdraw", "--user", "Bo", "--reason", "two were missed")
+    assert clearfilm(config_path, *withdraw).stdout == "withdrawn: active; the stage is still supervised\n"
+    again = clearfilm(config_path, *withdraw)
+    assert (again.returncode, again.stderr) == (1, "clearfilm: no step to active waits for a second signature\n")
+    shown = clearfilm(config_path, "policy", "show").stdout
+    assert "signed once" not in shown
+    assert "withdrawn: active" in shown
+    found = json.loads(clearfilm(config_path, "policy", "show", "--json").stdout)
+    assert found["history"][-1]["withdrawn"]["user"] == "Ann"
+
+
 @pytest.mark.parametrize(
     ("stage", "code", "words"),
     [

@@ -169,6 +169,48 @@ def test_one_user_cannot_sign_twice(office: Office) -> None:
     assert office.active() == FIRST
 
 
+def withdraw(office: Office, user: str) -> list[str]:
+    with office.database.begin() as session:
+        row = registry.find(session, SECOND)
+        return promotion.withdraw(
+            session, row, user=user, reason="too early", system_user="root", now=office.now()
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("user", ["Anna", "Cy"])
+def test_first_signature_is_withdrawn_by_whoever_asks(office: Office, user: str) -> None:
+    office.sign("Anna")
+    assert withdraw(office, user) == ["Anna"]
+    ballot, switch = office.sign("Bo")
+    assert ([signature.user for signature in ballot.signatures], switch) == (["Bo"], None)
+    with office.database.read() as session:
+        gone = session.scalars(select(Signature).order_by(Signature.id)).first()
+        assert gone is not None
+        assert (gone.withdrawn_by, gone.withdrawn_reason) == (user, "too early")
+        record = session.scalars(select(Audit).where(Audit.event == "model promotion withdrawn")).one()
+        assert (record.actor, record.detail["signed_by"], record.detail["reason"]) == (user, ["Anna"], "too early")
+        assert audit.first_broken(session) is None
+    assert office.sign("Anna")[1] is not None
+
+
+def test_void_signature_that_was_withdrawn_does_not_come_back_with_its_gates(office: Office) -> None:
+    office.sign("Anna")
+    for mark, last in (("9", False), ("1", True)):
+        with office.database.begin() as session:
+            office.evaluate(SECOND, FIRST, row=registry.find(session, SECOND), mark=mark)
+        if not last:
+            withdraw(office, "Cy")
+    assert [signature.user for signature in office.sign("Bo")[0].signatures] == ["Bo"]
+
+
+def test_nothing_to_withdraw_is_said(office: Office) -> None:
+    with pytest.raises(PromotionError, match="no signature"):
+        withdraw(office, "Anna")
+    office.promote(SECOND)
+    with pytest.raises(PromotionError, match="no signature"):
+        withdraw(office, "Anna")
+
+
 def test_changed_evaluation_makes_earlier_signatures_void(office: Office) -> None:
     office.sign("Anna")
     with office.database.begin() as session:

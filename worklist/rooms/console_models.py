@@ -97,6 +97,7 @@ def detail(page: Page, number: int, confidence: Annotated[float, Query(ge=0.5, l
         except BundleError as error:
             ballot, trouble = None, str(error)
         signatures = session.scalars(select(Signature).where(Signature.model_id == row.id).order_by(Signature.id)).all()
+        waiting = bool(promotion.waiting_signatures(session, row))
         statistics = promotion.shadow_statistics(session, row, now=now)
         activations = registry.activations(session, row)
         decided = registry.count_decided_by(session, row)
@@ -113,6 +114,7 @@ def detail(page: Page, number: int, confidence: Annotated[float, Query(ge=0.5, l
         ballot=ballot,
         trouble=trouble,
         signatures=signatures,
+        waiting=waiting,
         statistics=statistics,
         activations=activations,
         decided=decided,
@@ -185,6 +187,20 @@ def _sign(page: PageMaker, number: int, reason: str, waivers: Mapping[str, str])
             N_("Not signed. These gates stand in the way: {gates}."),
             gates=page.say(N_(", ")).join(page.say(gate.title) for gate in ballot.blocking),
         )
+    return page.go(f"/admin/models/{number}")
+
+
+@room.post("/{number}/withdraw")
+@allow(*ADMINS)
+def withdraw(page: Page, number: int, reason: Reason) -> Response:
+    """Take the signatures for a promotion back, one's own or another person's."""
+    if not reason.strip():
+        raise Problem(422, N_("Say why: a signature needs a reason."))
+    _find(page, number)
+    with page.services.database.begin() as session:
+        row = session.get_one(ModelBundle, number)
+        now = page.services.database.now(session)
+        promotion.withdraw(session, row, user=page.visit.actor, reason=reason, system_user="worklist", now=now)
     return page.go(f"/admin/models/{number}")
 
 

@@ -62,6 +62,7 @@ def show(page: Page) -> Response:
         me=page.visit.actor,
         say=page.say,
         step_words=lambda text: step_words(page.say, text),
+        withdrawn=lambda row: (row.detail.get("withdrawn") or {}).get("stage"),
     )
 
 
@@ -73,6 +74,17 @@ def step(page: Page, stage: Annotated[Stage, Form()], reason: Reason) -> Respons
     with page.services.database.begin() as session:
         signature = Signature(page.visit.actor, reason.strip(), page.services.database.now(session), "worklist")
         policies.request_step(session, page.services.config.policy, stage, signature)
+    return page.go("/admin/policy")
+
+
+@room.post("/stage/withdraw")
+@allow(*ADMINS)
+def withdraw_step(page: Page, stage: Annotated[Stage, Form()], reason: Reason) -> Response:
+    """Take back a step up that was signed once, by oneself or by somebody else."""
+    _require(reason)
+    with page.services.database.begin() as session:
+        signature = Signature(page.visit.actor, reason.strip(), page.services.database.now(session), "worklist")
+        policies.withdraw_step(session, page.services.config.policy, stage, signature)
     return page.go("/admin/policy")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from clearfilm.config import Config
 from clearfilm.model_settings import Promotion
@@ -145,6 +145,28 @@ def test_policy_goes_up_with_two_people_and_down_with_one(site: Site, as_admin: 
     assert stage() == "shadow"
 
 
+def test_proposed_step_is_withdrawn_by_its_proposer_or_another_admin(site: Site, as_admin: httpx2.Client) -> None:
+    form = {"stage": "supervised", "reason": "ready"}
+    for client in (as_admin, second(site)):
+        assert as_admin.post("/admin/policy/stage", data=form).status_code == 303
+        assert "/admin/policy/stage/withdraw" in client.get("/admin/policy").text
+        gone = form | {"reason": "too early"}
+        assert client.post("/admin/policy/stage/withdraw", data=gone | {"reason": " "}).status_code == 422
+        assert client.post("/admin/policy/stage/withdraw", data=gone | {"stage": "active"}).status_code == 400
+        assert client.post("/admin/policy/stage/withdraw", data=gone).status_code == 303
+        assert "/admin/policy/stage/withdraw" not in client.get("/admin/policy").text
+        assert client.post("/admin/policy/stage/withdraw", data=gone).status_code == 400
+    assert events(site, "policy stage withdrawn") == 2
+    assert "withdrawn" in as_admin.get("/admin/policy").text
+
+
+def test_first_signature_of_a_device_is_withdrawn(site: Site, as_admin: httpx2.Client) -> None:
+    assert as_admin.post("/admin/policy/release", data={"device": "1", "reason": "looked"}).status_code == 303
+    assert 'action="/admin/policy/withdraw"' in as_admin.get("/admin/policy").text
+    assert as_admin.post("/admin/policy/withdraw", data={"device": "1", "reason": "the wrong one"}).status_code == 303
+    assert 'action="/admin/policy/withdraw"' not in as_admin.get("/admin/policy").text
+
+
 def test_device_is_released_by_two_people(site: Site, as_admin: httpx2.Client) -> None:
     for client in (as_admin, second(site)):
         assert client.post("/admin/policy/release", data={"device": "1", "reason": "looked"}).status_code == 303
@@ -186,6 +208,31 @@ def test_users_are_added_changed_and_disabled_but_not_by_themselves(site: Site, 
         changed = accounts.user(session, "carol")
         assert changed is not None
         assert (changed.role, changed.disabled_at is None) == (Role.AUDITOR, False)
+
+
+def test_signature_for_a_promotion_is_withdrawn_by_keyboard(site: Site, chromium: Browser) -> None:
+    context = chromium.new_context(base_url=site.url)
+    page = context.new_page()
+    enter(page, Role.ADMIN)
+    page.goto("/admin/models/2")
+    for field in page.locator('input[name^="waive-"]').all():
+        field.fill("looked at by hand")
+    page.get_by_label("Reason").first.fill("better on our films")
+    page.get_by_role("button", name="Sign as").click()
+    expect(page.get_by_text("1 of 2 signatures")).to_be_visible()
+    page.locator("#withdraw summary").focus()
+    for key in ("Enter", "Tab"):
+        page.keyboard.press(key)
+    page.keyboard.type("too early")
+    for key in ("Tab", "Enter"):
+        page.keyboard.press(key)
+    expect(page.get_by_text("0 of 2 signatures")).to_be_visible()
+    expect(page.locator("#withdraw")).to_have_count(0)
+    expect(page.get_by_text("too early")).to_be_visible()
+    assert events(site, "model promotion withdrawn") == 1
+    with site.database.begin() as session:  # as it was before, for the tests below
+        session.execute(delete(Signature))
+    context.close()
 
 
 def test_two_people_promote_in_the_browser_and_one_goes_back(site: Site, chromium: Browser) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearfilm.errors import PolicyError
-from clearfilm.policy.stages import SIGNATURE_LIFETIME, Signature, Stage, Standing, step
+from clearfilm.policy.stages import SIGNATURE_LIFETIME, Signature, Stage, Standing, step, withdraw
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 requests = st.lists(
@@ -57,6 +57,27 @@ def test_a_third_stage_asked_for_replaces_the_proposal() -> None:
     assert down == Standing(Stage.SHADOW)
     with pytest.raises(PolicyError, match="next stage is supervised"):
         step(down, Stage.ACTIVE, signature("Bo"))
+
+
+@pytest.mark.parametrize("user", ["Ann", "Bo"])
+def test_a_proposal_is_withdrawn_by_one_whoever_it_is(user: str) -> None:
+    proposed = step(Standing(Stage.SHADOW), Stage.SUPERVISED, signature("Ann"))
+    gone = withdraw(proposed, Stage.SUPERVISED, signature(user))
+    assert gone == Standing(Stage.SHADOW)
+    # What was withdrawn is no first signature any more.
+    assert step(gone, Stage.SUPERVISED, signature("Bo")).stage is Stage.SHADOW
+
+
+@pytest.mark.parametrize("standing", [Standing(Stage.SHADOW), step(Standing(Stage.OFF), Stage.SHADOW, signature())])
+def test_only_the_step_that_waits_can_be_withdrawn(standing: Standing) -> None:
+    with pytest.raises(PolicyError, match="no step to supervised waits"):
+        withdraw(standing, Stage.SUPERVISED, signature())
+
+
+def test_withdrawing_needs_a_reason() -> None:
+    proposed = step(Standing(Stage.SHADOW), Stage.SUPERVISED, signature())
+    with pytest.raises(PolicyError, match="needed"):
+        withdraw(proposed, Stage.SUPERVISED, signature(reason=" "))
 
 
 def test_while_the_alarm_stands_nothing_is_shown() -> None:
