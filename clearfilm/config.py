@@ -207,7 +207,9 @@ class Results(Section):
     """What is written into Secondary Captures and reports."""
 
     manufacturer: str = Field("Clearfilm", min_length=1, max_length=64)
+    """Manufacturer (0008,0070) in results."""
     institution_name: str | None = Field(None, max_length=64)
+    """Institution Name (0008,0080) in results, ASCII; null: left out."""
     secondary_capture_edge: int = Field(1024, ge=512, le=4096)
     """Longest side of the Secondary Capture, pixels."""
 
@@ -399,7 +401,9 @@ class Config(BaseSettings):
     node: Node = Node()
     listener: Listener = Listener()
     senders: tuple[Sender, ...] = ()
+    """Who may send films; everybody else is denied."""
     destinations: tuple[Destination, ...] = ()
+    """Where results are sent; without any they stay here."""
     study: Study = Study()
     worker: Worker = Worker()
     heatmap: Heatmap = Heatmap()

@@ -32,7 +32,8 @@ Audit
     Pages with patient data, and exports: `audited(event)` writes one record for each answer that was made. Changes:
     `page.record` in the transaction of the change. Denials and logins are recorded already. Details hold row
     numbers, names of settings, counts: never what identifies a patient, and nothing that somebody typed into a
-    field.
+    field. Events are recorded in English; `worklist/rooms/audit_words.py` lists them all, so that pages tell them in
+    the viewer's language. So do purposes of keys, which are the docstrings of the configuration's fields.
 Changes
     Always POST. Every form has `{{ form_token() }}`; requests of htmx get the token by themselves. After a change
     answer with `page.go(path)`, or with the changed part for htmx. Make changes safe to repeat: people click twice,

@@ -20,6 +20,7 @@ from worklist import csv_text, templates
 from worklist.access import AUDITORS, allow
 from worklist.answers import Problem
 from worklist.page import Page, PageMaker, audited
+from worklist.rooms.audit_words import event_of, event_words
 from worklist.rooms.console import render
 from worklist.templates import N_
 
@@ -51,8 +52,15 @@ def show(
         page,
         "admin/audit.html",
         entries=[(entry, _detail(entry)) for entry in entries[:ROWS]],
-        events=events,
-        filters={"event": event, "actor": actor, "study": study, "first": first, "last": last},
+        events=sorted(event_words(page.say, one) for one in events),
+        words=lambda one: event_words(page.say, one),
+        filters={
+            "event": event_of(page.services.templates, event),
+            "actor": actor,
+            "study": study,
+            "first": first,
+            "last": last,
+        },
         before=entries[ROWS - 1].id if len(entries) > ROWS else None,
         verdict=None,
     )
@@ -69,6 +77,7 @@ def verify(page: Page) -> Response:
         "admin/audit.html",
         entries=[],
         events=[],
+        words=str,
         filters={"event": "", "actor": "", "study": "", "first": "", "last": ""},
         before=None,
         verdict={"broken": broken},
@@ -97,7 +106,7 @@ def export(
 def _matching(page: PageMaker, event: str, actor: str, study: str, first: str, last: str) -> Select[Any]:
     found = select(Audit)
     if event:
-        found = found.where(Audit.event == event)
+        found = found.where(Audit.event == event_of(page.services.templates, event))
     if actor:
         found = found.where(Audit.actor.icontains(actor, autoescape=True))
     if study:

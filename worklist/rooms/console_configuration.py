@@ -74,4 +74,5 @@ def _facts(page: PageMaker) -> dict[str, Any]:
         "trouble": trouble,
         "sections": sections,
         "origins": {origin: page.say(label) for origin, label in ORIGINS.items()},
+        "say": page.say,
     }

@@ -216,6 +216,25 @@ def test_audit_trail_is_searched_verified_and_exported_without_formulas(
     assert as_auditor.get("/admin/audit", params={"first": "2026-02-31"}).status_code == 422
 
 
+def test_audit_trail_is_told_and_searched_in_chinese_and_exported_in_english(site: Site) -> None:
+    client = site.client(Role.AUDITOR)
+    with site.database.begin() as session:
+        now = site.database.now(session)
+        for event in ("view saved", "told by a later version"):
+            audit.record(session, event, actor="ann", now=now)
+    client.post("/settings/language", data={"language": "zh", "next": "/"})
+    page = client.get("/admin/audit", params={"event": "保存视图"}).text
+    rows = re.findall(r'<td class="words"([^>]*)>([^<]*)</td>', page)
+    assert rows == [(' title="view saved"', "保存视图")]
+    assert '<input class="small" name="event" list="events" value="保存视图">' in page
+    assert "/admin/audit/export?event=view+saved&amp;" in page.replace("view%20saved", "view+saved")
+    assert '<td class="words" lang="en">told by a later version</td>' in client.get("/admin/audit").text
+    for name in ("保存视图", "view saved"):
+        exported = client.get("/admin/audit/export", params={"event": name}).text
+        assert [row[2] for row in csv.reader(io.StringIO(exported))] == ["event", "view saved"]
+    client.post("/settings/language", data={"language": "en", "next": "/"})
+
+
 def test_overview_tells_of_each_destination_whether_results_get_there(site: Site) -> None:
     with site.database.begin() as session:
         away = alerts.Finding(AlertKind.DESTINATION, "away", {"error": "nobody listens"})

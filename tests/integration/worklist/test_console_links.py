@@ -291,7 +291,7 @@ def test_every_link_leads_somewhere(site: Site, role: Role) -> None:
     assert expected <= paths
 
 
-# Words of the trade, of the configuration, and what the people of this site wrote, all lower case.
+# Words of the trade, of the configuration and its purposes, and what the people of this site wrote, all lower case.
 ENGLISH = frozenset(
     re.findall(
         r"\S+",
@@ -300,6 +300,9 @@ ENGLISH = frozenset(
     config root null alerts mail host policy routine orders guarded locations red flags no finding active stage
     admin auditor radiologist reader somebody pacs room trusted maker test model data tests archive is moved
     it went well keyerror seen demo nih chestx made into sample
+    a-associate-rq adamw addendum all ascii asia auto base callback cam corrected cpu cuda final gradcam hmac
+    hub imagenet login msh none oidc openid pdu pem postgresql preliminary pytorch-grad-cam random retrain roles
+    shanghai smtp sqlalchemy strict tcp tensorboard tls torchvision x-forwarded-for x-forwarded-proto
     """,
     )
 )

@@ -8,7 +8,9 @@ import pytest
 from babel.messages.extract import extract_from_dir, extract_from_file
 from babel.messages.pofile import read_po
 
+from clearfilm.config import Config
 from clearfilm.counts import Counted
+from worklist import settings_table
 from worklist.templates import FOLDER, Templates, catalogue
 
 METHODS = [("**.py", "python"), ("**.html", "jinja2.ext:babel_extract")]
@@ -45,6 +47,7 @@ def sentences() -> dict[str | tuple[str, str], str]:
     shared = extract_from_file("python", FOLDER.parent / "clearfilm" / "alert_words.py", keywords=KEYWORDS)
     places = [(f"{file}:{line}", messages) for file, line, messages, *_ in found]
     places += [(f"alert_words.py:{line}", messages) for line, messages, *_ in shared]
+    places += [(row.key, row.words) for row in settings_table.rows(Config(), {})]
     return {(text if isinstance(text, str) else (text[0], text[1])): place for place, text in places if text}
 
 
@@ -67,6 +70,10 @@ def test_translations_take_the_same_values_and_none_is_left_over(path: Path) -> 
         assert entry.id in used, "nothing says this any more"
         english, chinese = (text if isinstance(text, str) else text[-1] for text in (entry.id, entry.string))
         assert fields(chinese) == fields(english)
+
+
+def test_every_key_of_the_configuration_has_its_purpose() -> None:
+    assert [row.key for row in settings_table.rows(Config(), {}) if not row.words] == []
 
 
 def test_no_sentence_counts_one_thing_in_the_plural() -> None:
