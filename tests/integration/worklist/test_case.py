@@ -698,13 +698,13 @@ def test_hostile_text_is_shown_and_never_run(browser_page: Page, archive: Archiv
     assert page.locator("img").count() == 0
 
 
-def test_login_that_ended_leaves_the_film_and_says_so(browser_page: Page, site: Site, archive: Archive) -> None:
-    page = browser_page
-    study_id, _ = archive.add("02-cr-latin.dcm", 0.1)
+def test_login_that_ended_leaves_the_film_and_says_so(browser_page: Page, site: Site, finding: tuple[int, int]) -> None:
+    """With a study of earlier: news of one that has just come would ask for the page anew, and lead to the login."""
+    page, (study_id, _) = browser_page, finding
     enter(page, Role.RADIOLOGIST)
     open_case(page, study_id)
-    page.context.clear_cookies()
     before = pixels(page)
+    page.context.clear_cookies()
     page.keyboard.press("2")
     assert pixels(page) != before
     page.keyboard.press("a")
