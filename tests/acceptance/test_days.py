@@ -10,12 +10,14 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from clearfilm import config as configuration
+from clearfilm.alert_words import SENTENCES
 from clearfilm.counts import Counted
 from clearfilm.dicom import scu
 from clearfilm.errors import PeerUnreachable
 from clearfilm.triage import Decision
 from db import registry
 from db.accounts import Role
+from db.alerts import AlertKind
 from db.session import Database
 from db.switches import Stage
 from tests import bundle_factories
@@ -345,9 +347,7 @@ def see_the_alert(person: Person) -> None:
     """It comes by itself, and tells that somebody knows."""
     page = person.page
     enter(person, "Alerts")
-    sentence = person.say(
-        "{subject} has been paused for {hours} hours.", subject=person.say(STAGES[Stage.SEND]), hours=0
-    )
+    sentence = person.say(SENTENCES[AlertKind.PAUSED], subject=person.say(STAGES[Stage.SEND]), hours=0)
     alert = page.locator("section.card", has_text=sentence)
     expect(alert).to_be_visible(timeout=60_000)
     person.follow(alert.get_by_role("button"))
@@ -459,7 +459,7 @@ def change_the_stage(person: Person, node: Node) -> None:
     expect(page.locator("[aria-current=step]")).to_have_text(person.say("shadow"))
     assert_accessible(page)
     sign_for(person, "supervised")
-    expect(page.locator("p.notice")).to_contain_text(person.name)
+    expect(page.locator(".notice")).to_contain_text(person.name)
     expect(page.locator("[aria-current=step]")).to_have_text(person.say("shadow"))
     signed = clearfilm(
         node.config_path, "policy", "stage", "supervised", "--user", f"colleague-{person.language}", "--reason", "seen"
@@ -467,7 +467,7 @@ def change_the_stage(person: Person, node: Node) -> None:
     assert signed.returncode == 0, signed.stderr
     page.reload()
     expect(page.locator("[aria-current=step]")).to_have_text(person.say("supervised"))
-    expect(page.locator("p.notice")).to_have_count(0)
+    expect(page.locator(".notice")).to_have_count(0)
 
 
 def sign_for(person: Person, stage: str) -> None:
@@ -521,7 +521,7 @@ def read_and_verify_the_trail(person: Person) -> None:
     person.press("Enter")
     page.wait_for_url("**actor=*")
     for event in ("alert acknowledged", "sender trusted", "destination tried", "user added"):
-        expect(page.locator("tbody tr", has_text=event).first).to_be_visible()
+        expect(page.locator("tbody tr", has_text=person.say(event)).first).to_be_visible()
     person.follow(person.link("Verify the chain"))
     expect(page.locator("p.notice .chip.clear")).to_have_text(person.say("whole"))
     assert_accessible(page)
@@ -558,7 +558,7 @@ def search_the_trail(person: Person) -> None:
     person.press("Enter")
     page.wait_for_url(f"**actor={person.name}*")
     found = page.locator("tbody tr")
-    expect(found.filter(has_text="logged in")).to_have_count(1)
+    expect(found.get_by_text(person.say("logged in"), exact=True)).to_have_count(1)
     expect(found.filter(has_not_text=person.name)).to_have_count(0)
 
 
